@@ -1,0 +1,191 @@
+"""The configuration as the rest of Culvert sees it: a frozen tree of typed values.
+
+Nothing behind this tree sees a string of the file, but for names and paths. Defaults stand in the table
+of options (`culvert.config.options`) and nowhere else; every field here is set by it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from culvert.address import Address
+from culvert.errors import Diagnostic, Location
+
+
+class Foreground(enum.Enum):
+    """Whether the daemon stays with its terminal, and whether it logs there too."""
+
+    YES = "yes"
+    QUIET = "quiet"
+    NO = "no"
+
+
+class LogMode(enum.Enum):
+    """What happens to a log file that exists at start."""
+
+    APPEND = "append"
+    OVERWRITE = "overwrite"
+
+
+class Failover(enum.Enum):
+    """In which order several targets are tried: in turn from one connection to the next, or as written."""
+
+    RR = "rr"
+    PRIO = "prio"
+
+
+class LogId(enum.Enum):
+    """What identifies a connection in the log."""
+
+    SEQUENTIAL = "sequential"
+    UNIQUE = "unique"
+    THREAD = "thread"
+    PROCESS = "process"
+
+
+class TlsVersion(enum.IntEnum):
+    """Protocol versions by their number on the wire."""
+
+    SSL3 = 0x0300
+    TLS1 = 0x0301
+    TLS1_1 = 0x0302
+    TLS1_2 = 0x0303
+    TLS1_3 = 0x0304
+
+
+@dataclass(frozen=True, slots=True)
+class Debug:
+    """A syslog level from 0 to 7, and a facility's number (RFC 5424, 6.2.1) unshifted."""
+
+    level: int
+    facility: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyPolicy:
+    """What is asked of the peer's certificate.
+
+    `request`: a server asks for one (a client always gets one). `require`: none is a failure.
+    `chain`: it must lead to a trusted CA. `peer`: the leaf itself must stand among the trusted ones.
+    """
+
+    request: bool
+    require: bool
+    chain: bool
+    peer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOption:
+    """One `socket = a|l|r:NAME=VALUE`.
+
+    `target` is `a` (listening), `l` (the accepted side) or `r` (the connected side). `value` is a number
+    (0 and 1 for no and yes), a pair (SO_LINGER: on, seconds; times: seconds, microseconds) or a name.
+    """
+
+    target: str
+    name: str
+    value: int | tuple[int, int] | str
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalOptions:
+    """The options of the whole daemon."""
+
+    chroot: str | None
+    debug: Debug
+    foreground: Foreground
+    log: LogMode
+    output: str | None
+    pid: str | None
+    service: str
+    set_env: tuple[tuple[str, str], ...]
+    setgid: str | int | None
+    setuid: str | int | None
+    syslog: bool
+    workers: int | None
+    """How many workers; None is one for each processor that may be used, 0 is no fork at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One configured service. Times are in seconds unless the name says otherwise.
+
+    `locations` maps the name of each option that the file set, as the table spells it, to where it was
+    set last, so that a later error (a file that cannot be read, a port that is busy) can name its line.
+    """
+
+    name: str
+    location: Location
+    locations: Mapping[str, Location]
+
+    client: bool
+    accept: Address | None
+    connect: tuple[Address, ...]
+    exec: str | None
+    exec_args: tuple[str, ...]
+    pty: bool
+    retry: float | None
+    failover: Failover
+    delay: bool
+    local: str | None
+
+    cert: str | None
+    key: str | None
+    ca_file: str | None
+    ca_path: str | None
+    verify: VerifyPolicy
+    check_host: tuple[str, ...]
+    check_ip: tuple[str, ...]
+    check_email: tuple[str, ...]
+    ciphers: str
+    ciphersuites: str
+    curves: str
+    security_level: int
+    options_set: int
+    options_clear: int
+    """SSL_OP bits that `options` sets and clears, after the file's order was followed."""
+    version_min: TlsVersion
+    version_max: TlsVersion
+    renegotiation: bool
+    sni: str | None
+    """Client: the server name to send; empty sends none; None sends the target's host name."""
+    session_resume: bool
+    session_cache_size: int
+    session_cache_timeout: int
+
+    debug: Debug
+    log_id: LogId
+    reset: bool
+    socket_options: tuple[SocketOption, ...]
+    setuid: str | int | None
+    setgid: str | int | None
+    """Owner of a Unix `accept` socket."""
+    timeout_busy: float
+    timeout_close: float
+    timeout_connect: float
+    timeout_idle: float
+
+    def where(self, *names: str) -> Location:
+        """Where the first of these options that the file set stands; else where the service begins."""
+        for name in names:
+            if name in self.locations:
+                return self.locations[name]
+        return self.location
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A whole configuration without errors; `findings` holds its warnings and notes, in file order.
+
+    `inetd` is true where the file has no section: then `services` holds the one service that runs on
+    standard input and output, and its `accept` is None.
+    """
+
+    path: str
+    options: GlobalOptions
+    services: tuple[Service, ...]
+    inetd: bool
+    findings: tuple[Diagnostic, ...]

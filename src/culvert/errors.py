@@ -1,0 +1,100 @@
+"""The faults that Culvert tells apart: the operator's, the peer's, the backend's, and its own.
+
+An error holds fields; its text is made where it is shown. Whatever is not one of these classes and
+reaches a border (a connection's task, a worker's main, the supervisor's main) is a fault of Culvert's own.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class CulvertError(Exception):
+    """What every error that Culvert raises on purpose has in common."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where in a configuration something stands: `line` counts from 1, `text` is the line as written."""
+
+    path: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+class Severity(enum.Enum):
+    """How much a diagnostic matters: an error refuses the configuration, the others do not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding on a configuration.
+
+    `message` is one sentence that says what is wrong and what was expected; `hint` says what to do
+    (for a misspelt name: what was probably meant); `service` is the section's name where there is one.
+    """
+
+    severity: Severity
+    message: str
+    location: Location | None = None
+    service: str | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        """The finding on one line, in the form that stunnel's users grep for: FILE:LINE: "line": reason."""
+        reason = f"{self.message} ({self.hint})" if self.hint else self.message
+        if self.location is not None:
+            return f'{self.location}: "{self.location.text}": {reason}'
+        if self.service is not None:
+            return f"Service [{self.service}]: {reason}"
+        return reason
+
+
+class ConfigurationError(CulvertError):
+    """The operator's fault: a configuration that cannot be used. `diagnostics` has one error at least."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics: tuple[Diagnostic, ...] = tuple(diagnostics)
+
+    @classmethod
+    def single(
+        cls,
+        message: str,
+        location: Location | None = None,
+        service: str | None = None,
+        hint: str | None = None,
+    ) -> ConfigurationError:
+        """An error of one finding."""
+        return cls([Diagnostic(Severity.ERROR, message, location, service, hint)])
+
+    def __str__(self) -> str:
+        return "\n".join(str(d) for d in self.diagnostics)
+
+
+class PeerError(CulvertError):
+    """The remote client's or TLS peer's fault: it ends that connection and nothing else."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class BackendError(CulvertError):
+    """The plain side's fault: a target that cannot be reached, a program that cannot be started."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
