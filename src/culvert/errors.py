@@ -7,6 +7,7 @@ reaches a border (a connection's task, a worker's main, the supervisor's main) i
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -88,6 +89,13 @@ class PeerError(CulvertError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+def os_reason(error: OSError) -> str:
+    """The system's words for an error: asyncio and uvloop put their own into `strerror`."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error) or type(error).__name__
 
 
 class BackendError(CulvertError):

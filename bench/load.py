@@ -1,0 +1,224 @@
+"""The work that the tunnels are given, as seen from the client's side of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from OpenSSL import SSL
+
+from bench.backend import ANSWER, BLOCK, COUNT, SECONDS
+from bench.errors import MeasureError
+
+MESSAGE = bytes(range(64))
+
+_WAIT_SECONDS = 20
+_WAIT = struct.pack("ll", _WAIT_SECONDS, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Bytes that crossed, and the time from the connection to the last of them, in seconds."""
+
+    size: int
+    seconds: float
+
+
+def connect(port: int) -> socket.socket:
+    """A blocking connection whose waits the kernel bounds: that costs no call, as Python's timeouts do."""
+    connection = socket.create_connection(("127.0.0.1", port), _WAIT_SECONDS)
+    connection.setblocking(True)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _WAIT)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _WAIT)
+    return connection
+
+
+def upload(port: int, seconds: float) -> Transfer:
+    """Send to a sink for so long, and be told by it that every byte arrived."""
+    block = bytes(BLOCK)
+    size = 0
+    start = time.monotonic()
+    with connect(port) as connection:
+        while time.monotonic() < start + seconds:
+            connection.sendall(block)
+            size += len(block)
+        connection.shutdown(socket.SHUT_WR)
+        _check_count(connection.recv(COUNT.size, socket.MSG_WAITALL), size)
+    return Transfer(size, time.monotonic() - start)
+
+
+def download(port: int, seconds: float) -> Transfer:
+    """Receive from a source for so long, and be told by it that every byte arrived."""
+    block = bytearray(BLOCK)
+    view = memoryview(block)
+    size = 0
+    tail = b""
+    start = time.monotonic()
+    with connect(port) as connection:
+        connection.sendall(SECONDS.pack(seconds))
+        while got := connection.recv_into(block):
+            size += got
+            tail = (tail + bytes(view[max(0, got - COUNT.size) : got]))[-COUNT.size :]
+    _check_count(tail, size - COUNT.size)
+    return Transfer(size, time.monotonic() - start)
+
+
+def _check_count(packed: bytes, expected: int) -> None:
+    if packed != COUNT.pack(max(expected, 0)):
+        raise MeasureError("the transfer ended early or lost bytes")
+
+
+class EchoClients:
+    """Connections to an echo service, each of which has made one round trip to begin with."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self._poll = select.epoll()
+        self._connections: dict[int, socket.socket] = {}
+        for _ in range(count):
+            connection = connect(port)
+            self._connections[connection.fileno()] = connection
+            self._poll.register(connection, select.EPOLLIN)
+            connection.sendall(MESSAGE)
+            _check_echo(connection.recv(len(MESSAGE)))
+
+    def __enter__(self) -> EchoClients:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._poll.close()
+        for connection in self._connections.values():
+            connection.close()
+
+    def run(self, seconds: float) -> list[int]:
+        """For so long, each connection sends anew as soon as it has its answer: the times, in nanoseconds."""
+        # The clients share two or more cores with the tunnels: what they spend keeps the tunnels from being
+        # busy. Hence plain descriptors, local names, and no call that could be spared.
+        clock, read, write, message = time.monotonic_ns, os.read, os.write, MESSAGE
+        size = len(message)
+        times: list[int] = []
+        sent: dict[int, int] = {}
+        for descriptor in self._connections:
+            sent[descriptor] = clock()
+            write(descriptor, message)
+        end = clock() + int(seconds * 1e9)
+        while sent:
+            ready = self._poll.poll(_WAIT_SECONDS)
+            if not ready:
+                raise MeasureError(f"no answer in {_WAIT_SECONDS} s")
+            for descriptor, _ in ready:
+                _check_echo(read(descriptor, size))
+                now = clock()
+                times.append(now - sent[descriptor])
+                if now < end:
+                    sent[descriptor] = now
+                    write(descriptor, message)
+                else:
+                    del sent[descriptor]
+        return times
+
+
+def _check_echo(received: bytes) -> None:
+    if received != MESSAGE:
+        raise MeasureError("an echo did not come back whole")
+
+
+class TlsClient:
+    """A blocking TLS 1.3 connection with the groups that Culvert's own OpenSSL offers; verifies nothing."""
+
+    def __init__(self, port: int) -> None:
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(SSL.TLS1_3_VERSION)
+        self._socket = connect(port)
+        self._tls = SSL.Connection(context, self._socket)
+        self._tls.set_connect_state()
+        self._tls.do_handshake()
+
+    def __enter__(self) -> TlsClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def group(self) -> str:
+        """The name of the group that the handshake settled on."""
+        return self._tls.get_group_name() or "unknown"
+
+    def round_trip(self) -> None:
+        """Send a message and receive it back."""
+        self._tls.sendall(MESSAGE)
+        _check_echo(self._tls.recv(len(MESSAGE)))
+
+    def request(self) -> None:
+        """Send a request and receive the answer to its end, the peer's close_notify."""
+        self._tls.sendall(MESSAGE)
+        answer = b""
+        with contextlib.suppress(SSL.ZeroReturnError):
+            while True:
+                answer += self._tls.recv(len(ANSWER))
+        if answer != ANSWER:
+            raise MeasureError("an answer did not come whole")
+
+
+@contextlib.contextmanager
+def idle_connections(port: int, count: int) -> Iterator[None]:
+    """So many connections to an echo service, each by a full handshake and used once, that then say nothing."""
+    with contextlib.ExitStack() as clients:
+        for _ in range(count):
+            clients.enter_context(TlsClient(port)).round_trip()
+        yield
+
+
+def requests(port: int, seconds: float) -> int:
+    """One connection after the other, each by a full handshake and with one request: how many were made.
+
+    It stands in for s_time where a group matters: that can choose none, and an older OpenSSL has none that
+    is post-quantum.
+    """
+    end = time.monotonic() + seconds
+    made = 0
+    while time.monotonic() < end:
+        with TlsClient(port) as client:
+            client.request()
+        made += 1
+    return made
+
+
+def s_time(port: int, seconds: int, version: str, *, reuse: bool) -> int:
+    """The same by `openssl s_time`, where `version` is its option for one, with full or resumed handshakes.
+
+    Without -www it would close at once: a server that then fails to send its tickets is spared the
+    connection to the backend, and a client that never reads them can resume nothing in TLS 1.3.
+    """
+    mode = "-reuse" if reuse else "-new"
+    command = [
+        "openssl",
+        "s_time",
+        "-connect",
+        f"127.0.0.1:{port}",
+        mode,
+        version,
+        "-www",
+        "/",
+        "-time",
+        str(seconds),
+    ]
+    try:
+        output = subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds + _WAIT_SECONDS, check=True
+        ).stdout
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as failure:
+        raise MeasureError(f"openssl s_time failed: {failure}") from failure
+    marks = "".join(re.findall(r"^[r*]+$", output, re.MULTILINE))
+    made = re.search(r"^(\d+) connections in [\d.]+s;", output, re.MULTILINE)
+    if made is None or marks.strip("r" if reuse else "*"):
+        raise MeasureError(f"openssl s_time made other handshakes than {mode} {version}")
+    return int(made[1])

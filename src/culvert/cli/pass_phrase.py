@@ -1,0 +1,30 @@
+"""Asks for the pass phrase of an encrypted key, on the terminal and while the daemon starts."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+
+_TERMINAL = Path("/dev/tty")
+
+
+class Prompt:
+    """What unlocks keys: called with a file's path, it returns what the operator typed.
+
+    Raises OSError where nobody can be asked: without a terminal, or once `closed` is set, for a running
+    daemon must not stand still before a prompt.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def __call__(self, path: str) -> bytes:
+        if self.closed:
+            raise OSError("a pass phrase is asked for at the start only")
+        with _TERMINAL.open("r+b", buffering=0):
+            # Without this proof getpass would fall back on standard input, and echo what is typed.
+            pass
+        try:
+            return getpass.getpass(f"Pass phrase for {path}: ").encode()
+        except EOFError:
+            raise OSError("no pass phrase was given") from None

@@ -1,0 +1,41 @@
+"""The configuration: stunnel's dialect in, a frozen tree of typed values out."""
+
+from culvert.config.loader import load, loads
+from culvert.config.model import (
+    Configuration,
+    Debug,
+    Failover,
+    Foreground,
+    GlobalOptions,
+    LogId,
+    LogMode,
+    Service,
+    SocketOption,
+    TlsVersion,
+    VerifyPolicy,
+)
+from culvert.config.options import OPTIONS, Availability, Option, Scope
+from culvert.config.socket_options import SOCKET_OPTIONS
+from culvert.config.tls_options import TLS_OPTIONS
+
+__all__ = [
+    "OPTIONS",
+    "SOCKET_OPTIONS",
+    "TLS_OPTIONS",
+    "Availability",
+    "Configuration",
+    "Debug",
+    "Failover",
+    "Foreground",
+    "GlobalOptions",
+    "LogId",
+    "LogMode",
+    "Option",
+    "Scope",
+    "Service",
+    "SocketOption",
+    "TlsVersion",
+    "VerifyPolicy",
+    "load",
+    "loads",
+]

@@ -1,0 +1,88 @@
+"""The fields of a service that follow from several options, or from more than one line of the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from culvert.config.draft import Draft
+from culvert.config.model import Failover, SocketOption, TlsVersion, VerifyPolicy
+from culvert.config.options import named
+
+OLDEST = TlsVersion.TLS1
+"""The oldest version that current OpenSSL speaks: SSLv3 left it with version 4.0."""
+
+NEWEST = TlsVersion.TLS1_3
+
+
+def derived_fields(draft: Draft) -> dict[str, Any]:
+    """What stands in the model under these names, in place of the options' bare values."""
+    oldest, newest = versions(draft)
+    bits_set, bits_clear = tls_bits(draft)
+    program = draft.value("exec")
+    return {
+        "key": draft.value("key") or draft.value("cert"),
+        "exec_args": draft.value("execArgs") or ((program,) if program else ()),
+        "failover": Failover.PRIO if draft.value("delay") else draft.value("failover"),
+        "verify": verify_policy(draft),
+        "sni": draft.value("sni")[-1] if draft.value("sni") else None,
+        "version_min": max(oldest, OLDEST),
+        "version_max": newest,
+        "options_set": bits_set,
+        "options_clear": bits_clear,
+        "socket_options": socket_options(draft),
+    }
+
+
+def verify_policy(draft: Draft) -> VerifyPolicy:
+    """What is asked of the peer's certificate: the new options, over the old `verify` where both are set."""
+    level = draft.value("verify")
+    chain, peer, require = (draft.value(name) for name in ("verifyChain", "verifyPeer", "requireCert"))
+    if chain is None:
+        chain = level in (1, 2, 3)
+    if peer is None:
+        peer = level in (3, 4)
+    if require is None:
+        require = (chain or peer) and not _only_if_present(draft)
+    request = chain or peer or require or level is not None
+    return VerifyPolicy(request=request, require=require, chain=chain, peer=peer)
+
+
+def _only_if_present(draft: Draft) -> bool:
+    """Whether `verify = 1` stands alone: the new options require a certificate by themselves."""
+    return draft.value("verify") == 1 and not draft.value("verifyChain") and not draft.value("verifyPeer")
+
+
+def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:
+    """The oldest and the newest version asked for; `sslVersion` sets both, and the later line counts."""
+    oldest: TlsVersion = named("sslVersionMin").default
+    newest: TlsVersion = named("sslVersionMax").default
+    lines = [
+        (entry.rank, name, entry.value)
+        for name in ("sslVersion", "sslVersionMin", "sslVersionMax")
+        for entry in draft.entries(name)
+    ]
+    for _, name, version in sorted(lines, key=lambda line: line[0]):
+        if name != "sslVersionMax":
+            oldest = OLDEST if version is None else version
+        if name != "sslVersionMin":
+            newest = NEWEST if version is None else version
+    return oldest, newest
+
+
+def tls_bits(draft: Draft) -> tuple[int, int]:
+    """The SSL_OP bits to set and to clear, after the defaults and then the file's lines in their order."""
+    bits_set = bits_clear = 0
+    for option in (*named("options").default, *(entry.value for entry in draft.entries("options"))):
+        if option.clear:
+            bits_set, bits_clear = bits_set & ~option.bits, bits_clear | option.bits
+        else:
+            bits_set, bits_clear = bits_set | option.bits, bits_clear & ~option.bits
+    return bits_set, bits_clear
+
+
+def socket_options(draft: Draft) -> tuple[SocketOption, ...]:
+    """The socket options to set, each once: the defaults, and what the file says over them."""
+    chosen: dict[tuple[str, str], SocketOption] = {}
+    for option in (*named("socket").default, *(entry.value for entry in draft.entries("socket"))):
+        chosen[option.target, option.name] = option
+    return tuple(chosen.values())

@@ -1,0 +1,50 @@
+"""What a load has found so far: errors, warnings and notes, given back in the order of the file's lines."""
+
+from __future__ import annotations
+
+from culvert.errors import Diagnostic, Location, Severity
+
+MAX_ERRORS = 100
+"""After so many errors the rest is not worth reading: most likely the file is no configuration at all."""
+
+
+class Findings:
+    """Collects diagnostics; each line must have been announced by `place` before it is complained about."""
+
+    def __init__(self) -> None:
+        self._found: list[Diagnostic] = []
+        self._errors = 0
+        self._order: dict[tuple[str, int], int] = {}
+
+    def place(self, location: Location) -> int:
+        """Note that this line comes next and return its rank; a line keeps its first rank."""
+        return self._order.setdefault((location.path, location.line), len(self._order))
+
+    def error(
+        self, message: str, where: Location | None, service: str | None = None, hint: str | None = None
+    ) -> None:
+        self._errors += 1
+        self._found.append(Diagnostic(Severity.ERROR, message, where, service, hint))
+
+    def warning(self, message: str, where: Location, service: str | None = None) -> None:
+        self._found.append(Diagnostic(Severity.WARNING, message, where, service))
+
+    def note(self, message: str, where: Location, service: str | None = None) -> None:
+        self._found.append(Diagnostic(Severity.NOTE, message, where, service))
+
+    @property
+    def failed(self) -> bool:
+        return self._errors > 0
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether reading on would only bury the operator."""
+        return self._errors >= MAX_ERRORS
+
+    def in_order(self) -> tuple[Diagnostic, ...]:
+        """Everything found, by line; findings on one line stay in the order in which they were made."""
+        return tuple(sorted(self._found, key=self._rank))
+
+    def _rank(self, diagnostic: Diagnostic) -> int:
+        where = diagnostic.location
+        return len(self._order) if where is None else self._order.get((where.path, where.line), -1)

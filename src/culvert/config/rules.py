@@ -1,0 +1,259 @@
+"""Combinations of options that make no sense, and those that work and are not secure.
+
+Every rule reads one service's draft. A rule never complains that an option is missing when its line was
+there but faulty: that line has its own error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from culvert.address import Address, HostPort, UnixPath
+from culvert.config.derived import OLDEST, verify_policy, versions
+from culvert.config.draft import Draft
+from culvert.config.findings import Findings
+from culvert.config.model import Failover, TlsVersion
+from culvert.config.tls_options import TLS_OPTIONS
+from culvert.config.values import VERSIONS
+
+_SUBJECT_CHECKS = ("checkHost", "checkIP", "checkEmail")
+
+_OTHER_SINKS = ("redirect", "transparent", "protocol")
+"""Options that can stand in connect's place, and that this version refuses by an error of their own."""
+
+_VERSION_NAMES = {version: name for name, version in VERSIONS.items()}
+
+
+def check_service(draft: Draft, findings: Findings, *, inetd: bool) -> None:
+    """Report everything that is wrong or unsafe in one service."""
+    ends = _inetd_ends if inetd else _ends
+    if not ends(draft, findings):
+        return
+    for rule, options in _RULES:
+        if not any(draft.spoilt(option) for option in options):
+            rule(draft, findings)
+
+
+def check_names(drafts: Iterable[Draft], findings: Findings) -> None:
+    """Report services of the same name: the log, and a reload, could not tell them apart."""
+    seen: dict[str, Draft] = {}
+    for draft in drafts:
+        first = seen.setdefault(draft.name, draft)
+        if first is not draft:
+            findings.error(
+                f"there is a service of this name already, at {first.location}", draft.location, draft.name
+            )
+
+
+def check_addresses(drafts: Iterable[Draft], findings: Findings) -> None:
+    """Report two services that accept on the same address."""
+    seen: dict[str, Draft] = {}
+    for draft in drafts:
+        address: Address | None = draft.value("accept")
+        if address is None or (isinstance(address, HostPort) and address.port == 0):
+            continue
+        first = seen.setdefault(_listening(address), draft)
+        if first is not draft:
+            findings.error(
+                f'service [{first.name}] accepts on "{address}" already ({first.where("accept")})',
+                draft.where("accept"),
+                draft.name,
+            )
+
+
+def _listening(address: Address) -> str:
+    if isinstance(address, UnixPath):
+        return address.path
+    return f"{(address.host or '0.0.0.0').lower()} {address.port}"  # noqa: S104 - compared, not bound
+
+
+def _inetd_ends(draft: Draft, findings: Findings) -> bool:
+    """Without a section, the client is on standard input; False if there is no service at all."""
+    if draft.mentions("accept"):
+        findings.error(
+            '"accept" needs a [service] section above it: without one, the client is on standard input',
+            draft.where("accept"),
+        )
+    elif draft.mentions("connect") and draft.mentions("exec"):
+        findings.error(
+            'without a [service] section, "connect" and "exec" exclude each other', draft.where("exec")
+        )
+    elif not _has_sink(draft) and not draft.mentions("exec"):
+        path = draft.location.path
+        findings.error(
+            f'{path}: there is no [service], and neither "connect" nor "exec": nothing to do', None
+        )
+        return False
+    return True
+
+
+def _ends(draft: Draft, findings: Findings) -> bool:
+    """A service has two ends; False if this one has none at all."""
+    accept = draft.mentions("accept") or (draft.mentions("sni") and not draft.value("client"))
+    ends = {"accept": accept, "connect": _has_sink(draft), "exec": draft.mentions("exec")}
+    found = [f'"{name}"' for name, given in ends.items() if given]
+    if len(found) != 2:
+        has = f"only {found[0]}" if len(found) == 1 else "all three" if found else "none of them"
+        findings.error(
+            'a service has two ends: "accept" with "connect" or "exec", or "exec" with "connect"; '
+            f"this one has {has}",
+            draft.location,
+            draft.name,
+        )
+    return bool(found)
+
+
+def _has_sink(draft: Draft) -> bool:
+    return draft.mentions("connect") or any(draft.spoilt(name) for name in _OTHER_SINKS)
+
+
+def _programs(draft: Draft, findings: Findings) -> None:
+    if not draft.mentions("exec"):
+        for name in ("execArgs", "pty"):
+            if draft.has_own(name):
+                findings.warning(f'"{name}" has no effect without "exec"', draft.where(name), draft.name)
+    if draft.has_own("retry") and (draft.mentions("accept") or not draft.mentions("exec")):
+        findings.warning(
+            '"retry" has no effect but on a service with "exec" and "connect"',
+            draft.where("retry"),
+            draft.name,
+        )
+
+
+def _targets(draft: Draft, findings: Findings) -> None:
+    if draft.value("delay") and draft.entries("failover") and draft.value("failover") is Failover.RR:
+        findings.note('"delay = yes" makes it "failover = prio"', draft.where("failover"), draft.name)
+
+
+def _certificate(draft: Draft, findings: Findings) -> None:
+    if not draft.value("client") and not (draft.mentions("cert") or draft.mentions("PSKsecrets")):
+        findings.error(
+            'a TLS server needs a certificate: set "cert", or "client = yes" for the other end',
+            draft.location,
+            draft.name,
+        )
+    if draft.has_own("key") and not draft.mentions("cert"):
+        findings.warning('"key" has no effect without "cert"', draft.where("key"), draft.name)
+
+
+def _server_names(draft: Draft, findings: Findings) -> None:
+    for entry in draft.entries("sni"):
+        if draft.value("client"):
+            if ":" in entry.value:
+                findings.error(
+                    f'"sni" takes a host name or nothing in client mode, not "{entry.value}"',
+                    entry.location,
+                    draft.name,
+                )
+            continue
+        service, _, pattern = entry.value.partition(":")
+        if not service or not pattern:
+            findings.error(
+                f'"sni" takes SERVICE:PATTERN in server mode, not "{entry.value}"', entry.location, draft.name
+            )
+        else:
+            findings.error(
+                'this version of Culvert does not have "sni" in server mode yet', entry.location, draft.name
+            )
+
+
+def _verification(draft: Draft, findings: Findings) -> None:
+    policy = verify_policy(draft)
+    verified = policy.chain or policy.peer
+    asked = draft.where("verifyChain", "verifyPeer", "verify")
+    if verified and not any(draft.mentions(name) for name in ("CAfile", "CApath", "CAengine", "CAstore")):
+        findings.error('verification needs trusted certificates: set "CAfile" or "CApath"', asked, draft.name)
+    if draft.value("verify") is not None and (
+        draft.value("verifyChain") is not None or draft.value("verifyPeer") is not None
+    ):
+        findings.warning(
+            '"verify" is the old form of "verifyChain" and "verifyPeer", which count where both are set',
+            draft.where("verify"),
+            draft.name,
+        )
+    for name in _SUBJECT_CHECKS:
+        if draft.entries(name) and not verified:
+            findings.error(
+                f'"{name}" needs "verifyChain = yes" or "verifyPeer = yes"', draft.where(name), draft.name
+            )
+
+
+def _authentication(draft: Draft, findings: Findings) -> None:
+    """What a peer can get away with."""
+    policy = verify_policy(draft)
+    name = draft.name
+    asked = draft.where("requireCert", "verify")
+    if draft.value("client"):
+        if not policy.chain and not policy.peer:
+            findings.warning(
+                f"Service [{name}] needs authentication to prevent MITM attacks", draft.location, name
+            )
+        elif not policy.peer and not any(draft.mentions(check) for check in _SUBJECT_CHECKS):
+            findings.warning(
+                f"Service [{name}] accepts whatever server its CAs have signed for: "
+                'name the right one by "checkHost" or "checkIP"',
+                draft.where("verifyChain", "verify"),
+                name,
+            )
+    elif policy.chain or policy.peer:
+        if not policy.require:
+            findings.warning(f"Service [{name}] lets in clients that show no certificate", asked, name)
+    elif policy.request:
+        findings.warning(
+            f"Service [{name}] asks its clients for a certificate and verifies none", asked, name
+        )
+
+
+def _versions(draft: Draft, findings: Findings) -> None:
+    oldest, newest = versions(draft)
+    line = draft.where("sslVersionMax", "sslVersionMin", "sslVersion")
+    if newest < OLDEST:
+        findings.error("SSLv3 left OpenSSL: nothing could be negotiated", line, draft.name)
+    elif oldest > newest:
+        findings.error(
+            f"the oldest version, {_VERSION_NAMES[oldest]} (sslVersionMin), "
+            f"is newer than the newest, {_VERSION_NAMES[newest]} (sslVersionMax)",
+            line,
+            draft.name,
+            None if draft.entries("sslVersionMin") else "sslVersionMin is TLSv1.2 unless it is set",
+        )
+    elif oldest < TlsVersion.TLS1_2:
+        findings.warning(
+            f"{_VERSION_NAMES[max(oldest, OLDEST)]} is insecure, and OpenSSL speaks it "
+            'at "securityLevel = 0" only',
+            draft.where("sslVersionMin", "sslVersion"),
+            draft.name,
+        )
+
+
+def _weakened(draft: Draft, findings: Findings) -> None:
+    if draft.value("securityLevel") == 0:
+        findings.warning(
+            '"securityLevel = 0" permits broken algorithms and short keys',
+            draft.where("securityLevel"),
+            draft.name,
+        )
+    unsafe = TLS_OPTIONS["ALLOW_UNSAFE_LEGACY_RENEGOTIATION"]
+    for entry in draft.entries("options"):
+        if entry.value.bits == unsafe and not entry.value.clear:
+            findings.warning(
+                "unsafe renegotiation lets an attacker put data in front of a client's (CVE-2009-3555)",
+                entry.location,
+                draft.name,
+            )
+
+
+_ROLE = ("client",)
+_TRUST = ("verify", "verifyChain", "verifyPeer", "requireCert")
+
+_RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = (
+    (_programs, ()),
+    (_targets, ()),
+    (_certificate, _ROLE),
+    (_server_names, _ROLE),
+    (_verification, _TRUST),
+    (_authentication, _ROLE + _TRUST),
+    (_versions, ("sslVersion", "sslVersionMin", "sslVersionMax")),
+    (_weakened, ()),
+)
+"""Each rule with the options that it judges by: where a line of those was refused, it has nothing to say."""

@@ -1,0 +1,160 @@
+"""Connecting to a service's targets: resolving, failover, source address, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from culvert import sockopt
+from culvert.address import Address, HostPort, UnixPath, show
+from culvert.config.model import Failover, Service
+from culvert.errors import BackendError, ConfigurationError, os_reason
+from culvert.log import Channel
+
+LOCALHOST = "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address that can be connected to, and the target of the configuration that it came from."""
+
+    target: Address
+    family: int
+    sockaddr: tuple[object, ...] | str
+
+    @property
+    def server_name(self) -> str | None:
+        """The host name to ask a TLS server for; None for addresses, which RFC 6066, 3 does not allow."""
+        if not isinstance(self.target, HostPort):
+            return None
+        host = self.target.host or LOCALHOST
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(host)
+            return None
+        return host
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What a service connects to, as far as it was resolved before the jail closed.
+
+    `endpoints` has, for each `connect` in its order, the addresses found; None for one that is to be
+    resolved at each connection. `sources` has the addresses of `local`.
+    """
+
+    endpoints: tuple[tuple[Endpoint, ...] | None, ...]
+    sources: tuple[tuple[int, tuple[object, ...]], ...]
+
+
+def prepare(service: Service, log: Channel) -> Targets:
+    """Resolve what can be resolved at start; a name that has no answer yet is tried at each connection."""
+    endpoints: list[tuple[Endpoint, ...] | None] = []
+    for target in service.connect:
+        try:
+            found = None if service.delay and isinstance(target, HostPort) else _resolve(target)
+        except OSError as error:
+            log.error(f"Service [{service.name}]: cannot resolve {target}: {os_reason(error)}")
+            log.notice(f"Service [{service.name}]: {target} will be resolved at each connection")
+            found = None
+        endpoints.append(found)
+    return Targets(tuple(endpoints), _sources(service))
+
+
+def _sources(service: Service) -> tuple[tuple[int, tuple[object, ...]], ...]:
+    if service.local is None:
+        return ()
+    try:
+        found = socket.getaddrinfo(service.local, 0, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigurationError.single(
+            f"Cannot resolve the source address {service.local}: {os_reason(error)}",
+            service.where("local"),
+            service.name,
+        ) from None
+    return tuple((family, sockaddr) for family, _, _, _, sockaddr in found)
+
+
+def _resolve(target: Address) -> tuple[Endpoint, ...]:
+    if isinstance(target, UnixPath):
+        return (Endpoint(target, socket.AF_UNIX, target.path),)
+    found = socket.getaddrinfo(target.host or LOCALHOST, target.port, type=socket.SOCK_STREAM)
+    return tuple(Endpoint(target, family, sockaddr) for family, _, _, _, sockaddr in found)
+
+
+class Connector:
+    """Opens connections to a service's targets, in the order that `failover` asks for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, service: Service, targets: Targets) -> None:
+        self._loop = loop
+        self._service = service
+        self._targets = targets
+        self._turn = 0
+
+    async def connect(self, log: Channel) -> tuple[socket.socket, Endpoint]:
+        """A connected non-blocking socket and where it leads. Raises BackendError when no target answers."""
+        attempts = 0
+        for resolved, target in self._in_order():
+            for endpoint in resolved if resolved is not None else await self._look_up(target, log):
+                attempts += 1
+                sock = await self._attempt(endpoint, log)
+                if sock is not None:
+                    return sock, endpoint
+        raise BackendError("No more addresses to connect" if attempts else "No address to connect")
+
+    def _in_order(self) -> Iterator[tuple[tuple[Endpoint, ...] | None, Address]]:
+        targets = list(zip(self._targets.endpoints, self._service.connect, strict=True))
+        if self._service.failover is Failover.RR:
+            start = self._turn % len(targets)
+            self._turn += 1
+            targets = targets[start:] + targets[:start]
+        yield from targets
+
+    async def _look_up(self, target: Address, log: Channel) -> tuple[Endpoint, ...]:
+        try:
+            async with asyncio.timeout(self._service.timeout_connect):
+                return await self._loop.run_in_executor(None, _resolve, target)
+        except TimeoutError:
+            log.error(f"Resolving {target}: TIMEOUTconnect exceeded")
+        except OSError as error:
+            log.error(f"Error resolving {target}: {os_reason(error)}")
+        return ()
+
+    async def _attempt(self, endpoint: Endpoint, log: Channel) -> socket.socket | None:
+        shown = show(endpoint.sockaddr)
+        log.info(f"s_connect: connecting {shown}")
+        sock: socket.socket | None = None
+        try:
+            sock = self._open(endpoint)
+            async with asyncio.timeout(self._service.timeout_connect):
+                await self._loop.sock_connect(sock, endpoint.sockaddr)
+        except TimeoutError:
+            log.error(f"s_connect: {shown}: TIMEOUTconnect exceeded")
+        except OSError as error:
+            log.error(f"s_connect: connect {shown}: {os_reason(error)} ({error.errno})")
+        except BaseException:
+            if sock is not None:
+                sock.close()
+            raise
+        else:
+            return sock
+        if sock is not None:
+            sock.close()
+        return None
+
+    def _open(self, endpoint: Endpoint) -> socket.socket:
+        sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sockopt.apply(sock, self._service.socket_options, "r")
+            for family, source in self._targets.sources:
+                if family == endpoint.family:
+                    sock.bind(source)
+                    break
+        except BaseException:
+            sock.close()
+            raise
+        return sock

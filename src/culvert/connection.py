@@ -1,0 +1,300 @@
+"""The life of one connection: TLS on one side, a socket or a program on the other, the relay between them.
+
+The order follows the role. A server finishes the TLS handshake with its client before it connects to its
+target or starts its program; a client connects to its target first and shakes hands with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from culvert import sockopt
+from culvert.address import show
+from culvert.config.model import Service
+from culvert.connect import Connector, Endpoint
+from culvert.errors import BackendError, os_reason
+from culvert.handshake import Handshake
+from culvert.log import Channel, Level
+from culvert.metrics import Counters
+from culvert.relay import End, Limits, Relay, Stream
+from culvert.spawn import Program, Programs
+from culvert.tls.context import TlsContext
+from culvert.tls.engine import Engine, Scratch
+from culvert.tls.failure import TlsError
+from culvert.tls.names import distinguished_name
+from culvert.tls.verify import Outcome
+
+LINGER = 2.0
+"""Seconds for which a peer that was sent an alert may go on sending: a close with its bytes unread would
+send an RST, which can overtake the alert."""
+
+LINGER_LIMIT = 1024 * 1024
+"""Most bytes that such a peer may send."""
+
+_LEVELS = {Outcome.ACCEPTED: Level.NOTICE, Outcome.IGNORED: Level.INFO, Outcome.REJECTED: Level.WARNING}
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the connections of one service in one worker have in common."""
+
+    config: Service
+    context: TlsContext
+    connector: Connector
+    programs: Programs
+    scratch: Scratch
+    loop: asyncio.AbstractEventLoop
+    log: Channel
+    counters: Counters
+
+
+class Connection:
+    """One accepted connection, or one run of a program that stands in for it. `run` it once."""
+
+    __slots__ = (
+        "_engine",
+        "_program",
+        "_relay",
+        "_shared",
+        "_streams",
+        "_tls",
+        "ident",
+        "log",
+        "peer",
+        "started",
+    )
+
+    def __init__(self, shared: Shared, accepted: socket.socket | None, peer: str, ident: str) -> None:
+        """`accepted` is None where the service's own program takes the place of a client."""
+        self._shared = shared
+        self._streams: list[Stream] = [] if accepted is None else [accepted]
+        self._tls: Stream | None = None
+        self._engine: Engine | None = None
+        self._relay: Relay | None = None
+        self._program: Program | None = None
+        self.peer = peer
+        self.ident = ident
+        self.log: Channel = shared.log.named(ident)
+        self.started = shared.loop.time()
+
+    async def run(self) -> None:
+        """Serve the connection to its end; whatever happens to it is logged here and goes no further."""
+        end = End.RESET
+        try:
+            end = await self._serve()
+        except TlsError as error:
+            end = End.TLS_FAILED
+            self.log.error(str(error))
+        except BackendError as error:
+            self.log.error(str(error))
+        except OSError as error:
+            self.log.error(f"{os_reason(error)} ({error.errno})")
+        except asyncio.CancelledError:
+            end = End.CLOSED
+            self.log.notice("Connection ended with its worker")
+            raise
+        finally:
+            await self._close(end)
+
+    def describe(self, now: float) -> str:
+        """One line for a list of connections."""
+        sent = (self._relay.sent_to_tls, self._relay.sent_to_plain) if self._relay is not None else (0, 0)
+        state = "open" if self._relay is not None else "being set up"
+        return (
+            f"Service [{self._shared.config.name}] connection [{self.ident}] from {self.peer}: {state}, "
+            f"{now - self.started:.0f} s, {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket"
+        )
+
+    async def _serve(self) -> End:
+        name = self._shared.config.name
+        if not self._streams:
+            return await self._serve_program()
+        self.log.notice(f"Service [{name}] accepted connection from {self.peer}")
+        accepted = self._streams[0]
+        if self._shared.config.client:
+            remote, endpoint = await self._open_remote()
+            await self._connect_tls(remote, endpoint)
+            return await self._carry(remote, accepted, endpoint)
+        await self._accept_tls(accepted)
+        remote, _ = await self._open_remote()
+        return await self._carry(accepted, remote, None)
+
+    async def _serve_program(self) -> End:
+        """A service without `accept`: its program stands where a client would."""
+        remote, endpoint = await self._open_remote(program=False)
+        if self._shared.config.client:
+            await self._connect_tls(remote, endpoint)
+            return await self._carry(remote, self._start_program({}), endpoint)
+        program = self._start_program({})
+        await self._accept_tls(program)
+        return await self._carry(program, remote, None)
+
+    # --- the two sides ---
+
+    async def _open_remote(self, *, program: bool = True) -> tuple[Stream, Endpoint | None]:
+        if program and self._shared.config.exec is not None and not self._shared.config.connect:
+            return self._start_program(self._client_variables()), None
+        sock, endpoint = await self._shared.connector.connect(self.log)
+        self._streams.append(sock)
+        name = self._shared.config.name
+        self.log.notice(f"Service [{name}] connected remote server from {show(sock.getsockname())}")
+        return sock, endpoint
+
+    def _start_program(self, variables: Mapping[str, str]) -> Stream:
+        program = self._shared.programs.start(self._shared.config, variables)
+        self._program = program
+        self._streams.append(program.stream)
+        program.on_exit = self._program_exited
+        self.log.info(f"Local mode child started (PID={program.pid})")
+        return program.stream
+
+    def _program_exited(self) -> None:
+        program = self._program
+        if program is None:
+            return
+        status = program.status or 0
+        how = f"exited with status {status}" if status >= 0 else f"was ended by signal {-status}"
+        self.log.info(f"Program (PID={program.pid}) {how}")
+        if self._relay is not None:
+            self._relay.exhaust_plain()
+
+    def _client_variables(self) -> dict[str, str]:
+        host, _, port = self.peer.rpartition(":")
+        variables = {"REMOTE_HOST": host, "REMOTE_PORT": port} if host else {}
+        certificate = self._engine.peer_certificate() if self._engine is not None else None
+        if certificate is not None:
+            leaf = x509.load_der_x509_certificate(certificate)
+            variables["SSL_CLIENT_DN"] = distinguished_name(leaf.subject)
+            variables["SSL_CLIENT_I_DN"] = distinguished_name(leaf.issuer)
+        return {name: value.replace("\0", "") for name, value in variables.items()}
+
+    # --- TLS ---
+
+    async def _accept_tls(self, stream: Stream) -> None:
+        engine = self._shared.context.engine(self._shared.scratch)
+        await self._shake_hands(engine, stream, "SSL_accept", "accepted")
+
+    async def _connect_tls(self, stream: Stream, endpoint: Endpoint | None) -> None:
+        shared = self._shared
+        name = shared.config.sni
+        if name is None and endpoint is not None:
+            name = endpoint.server_name
+        engine = shared.context.engine(shared.scratch, name)
+        if endpoint is not None:
+            shared.context.sessions.offer(endpoint.sockaddr, engine, shared.loop.time())
+        await self._shake_hands(engine, stream, "SSL_connect", "connected")
+
+    async def _shake_hands(self, engine: Engine, stream: Stream, call: str, done: str) -> None:
+        shared = self._shared
+        self._engine, self._tls = engine, stream
+        try:
+            await Handshake(shared.loop, engine, stream).run(shared.config.timeout_busy)
+            shared.context.prove(engine)
+        except (TlsError, OSError) as error:
+            self._log_verification(engine)
+            shared.counters.handshakes_failed += 1
+            reason = self._handshake_fault(error)
+            self.log.error(f"{call}: {reason}")
+            raise TlsError(f"TLS handshake with {self.peer} failed: {reason}") from None
+        self._log_verification(engine)
+        resumed = engine.resumed
+        shared.counters.handshakes += 1
+        shared.counters.resumed += resumed
+        if self.log.enabled(Level.INFO):
+            how = "previous session reused" if resumed else "new session negotiated"
+            self.log.info(f"TLS {done}: {how}")
+            cipher, bits = engine.cipher
+            self.log.info(
+                f"{engine.version} ciphersuite: {cipher} ({bits}-bit encryption), "
+                f"group: {engine.group or 'none, resumed'}"
+            )
+
+    def _handshake_fault(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"TIMEOUTbusy ({self._shared.config.timeout_busy:g} s) exceeded"
+        if isinstance(error, OSError):
+            return f"{os_reason(error)} ({error.errno})"
+        return str(error)
+
+    def _log_verification(self, engine: Engine) -> None:
+        verification = self._shared.context.verification(engine)
+        for finding in verification.findings if verification is not None else ():
+            self.log.write(_LEVELS[finding.outcome], finding.text)
+
+    # --- carrying and closing ---
+
+    async def _carry(self, tls: Stream, plain: Stream, endpoint: Endpoint | None) -> End:
+        shared, engine = self._shared, self._engine
+        assert engine is not None  # noqa: S101  the callers have shaken hands
+        limits = Limits(shared.config.timeout_idle, shared.config.timeout_close)
+        relay = Relay(shared.loop, engine, tls, plain, limits)
+        self._relay = relay
+        if self._program is not None and self._program.status is not None:
+            shared.loop.call_soon(relay.exhaust_plain)  # it was quicker than we
+        keep = self._session_keeper(engine, endpoint) if endpoint is not None else None
+        if keep is not None and engine.version != "TLSv1.3":
+            keep()
+            keep = None
+        return await relay.run(keep)
+
+    def _session_keeper(self, engine: Engine, endpoint: Endpoint) -> Callable[[], None]:
+        sessions, loop = self._shared.context.sessions, self._shared.loop
+        return lambda: sessions.remember(endpoint.sockaddr, engine, loop.time())
+
+    async def _close(self, end: End) -> None:
+        relay, counters = self._relay, self._shared.counters
+        if self._program is not None:
+            self._program.on_exit = None
+        if relay is not None:
+            self._log_end(relay, end)
+            counters.truncated += relay.truncated
+            counters.sent_to_tls += relay.sent_to_tls
+            counters.sent_to_plain += relay.sent_to_plain
+        counters.ended[end.value] += 1
+        verb = "closed" if end in (End.CLOSED, End.UNANSWERED) else "reset"
+        sent = (relay.sent_to_tls, relay.sent_to_plain) if relay is not None else (0, 0)
+        self.log.notice(f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket")
+        await self._close_streams(end)
+
+    def _log_end(self, relay: Relay, end: End) -> None:
+        if relay.truncated:
+            self.log.info("TLS closed without close_notify: what came may be truncated")
+        match end:
+            case End.TLS_FAILED:
+                self.log.error(f"SSL_read: {relay.reason}")
+            case End.RESET:
+                self.log.error(relay.reason or "Connection reset")
+            case End.IDLE:
+                self.log.info("TIMEOUTidle exceeded: sending reset")
+            case End.UNANSWERED:
+                self.log.info("TIMEOUTclose exceeded: closing")
+
+    async def _close_streams(self, end: End) -> None:
+        reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED)
+        for stream in self._streams:
+            if end is End.TLS_FAILED and stream is self._tls:
+                continue
+            if reset and isinstance(stream, socket.socket):
+                sockopt.reset_on_close(stream)
+            stream.close()
+        if end is End.TLS_FAILED and self._tls is not None:
+            try:
+                if isinstance(self._tls, socket.socket):
+                    await self._linger(self._tls)
+            finally:
+                self._tls.close()
+
+    async def _linger(self, sock: socket.socket) -> None:
+        """Let a peer who was sent an alert read it before the socket is gone."""
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(LINGER):
+                taken = 0
+                while taken < LINGER_LIMIT and (data := await self._shared.loop.sock_recv(sock, 65536)):
+                    taken += len(data)

@@ -1,0 +1,236 @@
+"""One generation: a configuration with all that it takes to serve it, made ready before its workers fork.
+
+Keys are read and addresses bound here, as root and outside the jail, by the supervisor. What is bound
+already by the generation before is shared with it, so that a reload leaves no moment in which a port is
+closed. A build that fails undoes what it began and leaves the generation before it as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from culvert import config, connect, privileges, sockopt, worker
+from culvert.address import show
+from culvert.config.model import Configuration, GlobalOptions, Service
+from culvert.errors import ConfigurationError, Diagnostic, Severity, os_reason
+from culvert.listen import Listener, listen
+from culvert.log import Channel, Level, Log, open_log
+from culvert.service import Prepared, Turn
+from culvert.tls.context import TlsContext
+from culvert.tls.credentials import AskPassPhrase, PassPhrases
+
+_LEVELS = {Severity.ERROR: Level.ERR, Severity.WARNING: Level.WARNING, Severity.NOTE: Level.INFO}
+
+
+class ConfigurationSource:
+    """Where the configuration comes from: a file, read anew for each reload, or a descriptor, read once."""
+
+    def __init__(self, source: str | int) -> None:
+        """`source` is a path or a descriptor's number. Nothing is read before `load`."""
+        self._descriptor = source if isinstance(source, int) else None
+        # As the first process was told it, and absolute, for a daemon changes to "/".
+        self.name = f"descriptor {source}" if isinstance(source, int) else source
+        self._path = None if isinstance(source, int) else str(Path(source).absolute())
+        self._text: bytes | None = None
+
+    def load(self) -> Configuration:
+        """The configuration as it stands now. Raises ConfigurationError."""
+        if self._path is not None:
+            return config.load(self._path)
+        if self._text is None:
+            self._text = self._read()
+        return config.loads(self._text, self.name)
+
+    def _read(self) -> bytes:
+        try:
+            with open(self._descriptor or 0, "rb", closefd=False) as file:
+                return file.read()
+        except OSError as error:
+            raise ConfigurationError.single(f"Cannot read {self.name}: {os_reason(error)}") from None
+
+
+@dataclass(slots=True)
+class Generation:
+    """A configuration ready to be served; `culvert.supervisor.Generation` says what each method is for."""
+
+    options: GlobalOptions
+    log: Log
+    workers: int
+    identity: privileges.Identity | None
+    services: tuple[Prepared, ...]
+    turns: dict[str, Turn] = field(default_factory=dict)
+
+    def announce(self) -> None:
+        main = self.log.channel(self.options.debug, "main")
+        for prepared in self.services:
+            if prepared.listener is not None:
+                _announce_listener(main, prepared.config.name, prepared.listener)
+        main.info("Accepting new connections")
+
+    def run_worker(self, control: socket.socket, index: int) -> int:
+        worker.preload()
+        privileges.drop(self.options.chroot, self.identity)
+        place = worker.Place(index, self.workers)
+        return worker.serve(self.services, self.options, self.log, place, control)
+
+    def disown(self, heir: Generation) -> None:
+        for listener in self._without(heir):
+            for sock in listener.sockets:
+                sock.close()
+
+    def retire(self, successor: Generation | None) -> None:
+        for listener in self._without(successor):
+            listener.close()
+
+    def listeners(self) -> list[Listener]:
+        return [prepared.listener for prepared in self.services if prepared.listener is not None]
+
+    def _without(self, other: Generation | None) -> list[Listener]:
+        kept = {id(listener) for listener in other.listeners()} if other is not None else set()
+        return [listener for listener in self.listeners() if id(listener) not in kept]
+
+
+def _announce_listener(main: Channel, name: str, listener: Listener) -> None:
+    for sock in listener.sockets:
+        main.info(f"Service [{name}] (FD={sock.fileno()}) bound to {show(sock.getsockname())}")
+    for refusal in listener.refusals:
+        main.warning(f"Binding service [{name}] to {refusal.address}: {refusal.reason} ({refusal.errno})")
+
+
+def no_terminal(path: str) -> bytes:
+    """What asks for a pass phrase where nobody can be asked."""
+    raise OSError("there is no terminal to ask for its pass phrase on")
+
+
+def builder(
+    source: ConfigurationSource, ask: AskPassPhrase = no_terminal
+) -> Callable[[Generation | None], Generation]:
+    """What loads the configuration and makes a generation of it, given the one that it is to follow.
+
+    `ask` asks for pass phrases, once for each locked file: a reload must do without a terminal.
+    """
+    phrases = PassPhrases(ask)
+
+    def build(previous: Generation | None) -> Generation:
+        return _Build(source, phrases, previous).run()
+
+    return build
+
+
+class _Build:
+    """One attempt to make a generation."""
+
+    def __init__(
+        self, source: ConfigurationSource, phrases: PassPhrases, previous: Generation | None
+    ) -> None:
+        self._source = source
+        self._phrases = phrases
+        self._previous = previous
+        self._fresh: list[Listener] = []
+
+    def run(self) -> Generation:
+        configuration = self._source.load()
+        if configuration.inetd:
+            raise ConfigurationError.single(
+                f"{configuration.path} has no [service] section: this version of Culvert does not have "
+                "inetd mode",
+                hint="put the options into a section with 'accept'",
+            )
+        options = configuration.options
+        identity = privileges.resolve(options.setuid, options.setgid)
+        _check_jail(options)
+        log = open_log(options, first=self._previous is None)
+        try:
+            services = self._prepare(configuration, log.channel(options.debug, "main"))
+        except BaseException:
+            for listener in self._fresh:
+                listener.close()
+            log.close()
+            raise
+        return Generation(options, log, _worker_count(options), identity, services, self._turns(services))
+
+    def _prepare(self, configuration: Configuration, main: Channel) -> tuple[Prepared, ...]:
+        main.notice(f"Reading configuration from file {self._source.name}")
+        for finding in configuration.findings:
+            main.write(_LEVELS[finding.severity], str(finding))
+        contexts = self._contexts(configuration)
+        prepared = tuple(
+            Prepared(
+                service, context, connect.prepare(service, main), self._listener(service), self._turn(service)
+            )
+            for service, context in zip(configuration.services, contexts, strict=True)
+        )
+        main.notice("Configuration successful")
+        return prepared
+
+    def _contexts(self, configuration: Configuration) -> list[TlsContext]:
+        """Every service's context; the faults of all of them are reported together."""
+        contexts: list[TlsContext] = []
+        faults: list[Diagnostic] = []
+        for service in configuration.services:
+            try:
+                contexts.append(TlsContext(service, self._phrases))
+            except ConfigurationError as error:
+                faults.extend(error.diagnostics)
+        if faults:
+            raise ConfigurationError(faults)
+        return contexts
+
+    def _listener(self, service: Service) -> Listener | None:
+        if service.accept is None:
+            return None
+        for prepared in self._previous.services if self._previous is not None else ():
+            if prepared.listener is not None and prepared.config.accept == service.accept:
+                for sock in prepared.listener.sockets:
+                    sockopt.apply(sock, service.socket_options, "a")
+                return prepared.listener
+        listener = listen(service)
+        self._fresh.append(listener)
+        if listener.path is not None:
+            _give_away(listener.path, service)
+        return listener
+
+    def _turn(self, service: Service) -> Turn | None:
+        if service.accept is not None:
+            return None
+        known = self._previous.turns if self._previous is not None else {}
+        return known.get(service.name) or Turn(service.name)
+
+    def _turns(self, services: tuple[Prepared, ...]) -> dict[str, Turn]:
+        known = dict(self._previous.turns) if self._previous is not None else {}
+        return known | {p.config.name: p.turn for p in services if p.turn is not None}
+
+
+def _worker_count(options: GlobalOptions) -> int:
+    return len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+
+
+def _check_jail(options: GlobalOptions) -> None:
+    if options.chroot is None:
+        return
+    if not Path(options.chroot).is_dir():
+        raise ConfigurationError.single(f"The chroot directory {options.chroot} does not exist")
+    if os.geteuid() != 0:
+        raise ConfigurationError.single(
+            "Only root can chroot", hint="start it as root, or leave out 'chroot'"
+        )
+
+
+def _give_away(path: str, service: Service) -> None:
+    """Hand a Unix socket to the user and group that may connect to it."""
+    uid = -1 if service.setuid is None else privileges.find_user(service.setuid, service.where("setuid"))
+    gid = -1 if service.setgid is None else privileges.find_group(service.setgid, service.where("setgid"))
+    if (uid, gid) == (-1, -1):
+        return
+    try:
+        os.chown(path, uid, gid)
+    except OSError as error:
+        raise ConfigurationError.single(
+            f"Cannot give {path} to its owner: {os_reason(error)}",
+            service.where("setuid", "setgid"),
+            service.name,
+        ) from None

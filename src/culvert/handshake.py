@@ -1,0 +1,129 @@
+"""Drives one TLS handshake over a stream: the engine's flights out, the peer's flights in."""
+
+from __future__ import annotations
+
+import asyncio
+
+from culvert.relay import Stream
+from culvert.tls.engine import Engine
+from culvert.tls.failure import TlsError
+
+INPUT_LIMIT = 512 * 1024
+"""Most bytes that a peer may send before its handshake is done: long certificate chains are below 100 kB."""
+
+
+class Handshake:
+    """One handshake. `run` it once; the stream is left open whatever comes of it.
+
+    It stands on readiness callbacks like the relay, not on the loop's socket coroutines: they would need
+    a buffer and two futures for each flight.
+    """
+
+    __slots__ = (
+        "_done",
+        "_engine",
+        "_fd",
+        "_loop",
+        "_received",
+        "_stream",
+        "_taken",
+        "_transformed",
+        "_unsent",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, stream: Stream) -> None:
+        self._loop = loop
+        self._engine = engine
+        self._stream = stream
+        self._fd = stream.fileno()
+        self._received, self._transformed = engine.scratch.received, engine.scratch.transformed
+        self._unsent: memoryview | None = None
+        self._taken = 0
+        self._done: asyncio.Future[None] = loop.create_future()
+
+    async def run(self, timeout: float) -> None:
+        """Finish the handshake within `timeout` seconds.
+
+        Raises TlsError, after what OpenSSL has to say of it was sent to the peer, TimeoutError, or another
+        OSError where the stream broke.
+        """
+        timer = self._loop.call_later(timeout, self._expire)
+        self._loop.add_reader(self._fd, self._readable)
+        try:
+            self._step()
+            await self._done
+        finally:
+            timer.cancel()
+            self._loop.remove_reader(self._fd)
+            if self._unsent is not None:
+                self._loop.remove_writer(self._fd)
+
+    def _expire(self) -> None:
+        if not self._done.done():
+            self._done.set_exception(TimeoutError())
+
+    def _readable(self) -> None:
+        if self._done.done():
+            return
+        try:
+            count = self._stream.recv_into(self._received)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._done.set_exception(error)
+            return
+        self._taken += count
+        if not count:
+            self._done.set_exception(self._engine.end_of_stream())
+        elif self._taken > INPUT_LIMIT:
+            self._done.set_exception(TlsError(f"more than {INPUT_LIMIT} bytes before the handshake was done"))
+        else:
+            self._engine.feed(count)
+            self._step()
+
+    def _step(self) -> None:
+        failure: TlsError | None = None
+        finished = False
+        try:
+            finished = self._engine.handshake()
+        except TlsError as error:
+            failure = error
+        try:
+            self._send(self._engine.output())
+        except OSError as error:
+            self._done.set_exception(failure or error)
+            return
+        if failure is not None:
+            self._done.set_exception(failure)
+        elif finished and self._unsent is None:
+            self._done.set_result(None)
+
+    def _send(self, count: int) -> None:
+        if not count:
+            return
+        if self._unsent is not None:
+            self._unsent = memoryview(bytes(self._unsent) + bytes(self._transformed[:count]))
+            return
+        try:
+            sent = self._stream.send(self._transformed[:count])
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent < count:
+            self._unsent = memoryview(bytes(self._transformed[sent:count]))
+            self._loop.add_writer(self._fd, self._writable)
+
+    def _writable(self) -> None:
+        waiting = self._unsent
+        if waiting is None or self._done.done():
+            return
+        try:
+            sent = self._stream.send(waiting)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._done.set_exception(error)
+            return
+        self._unsent = waiting[sent:] if sent < len(waiting) else None
+        if self._unsent is None:
+            self._loop.remove_writer(self._fd)
+            self._step()

@@ -1,0 +1,310 @@
+"""The log: stunnel's line formats, written to a file, to standard error and to syslog.
+
+A `Log` holds the sinks; a `Channel` is what the rest of Culvert writes to: a level, a facility and the
+identity that stands in brackets. A sink that fails loses lines, counts them and says so once it works
+again; it never raises and never blocks a connection on a dead syslog daemon. The descriptors are opened
+outside the jail and keep their numbers for life: a reopened file takes its predecessor's number, so a
+worker needs no path, only the new descriptor (`Log.descriptors`, `Log.adopt`).
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from culvert.config.model import Debug, Foreground, GlobalOptions, LogMode
+from culvert.errors import ConfigurationError, os_reason
+
+TEXT_LIMIT = 1024
+"""Longest text of a line in bytes, as stunnel has it: a peer must not be able to flood a log by one line."""
+
+SYSLOG_PATH = "/dev/log"
+_RECONNECT_PAUSE = 1.0
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_STANDARD_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+
+
+class Level(enum.IntEnum):
+    """Syslog's levels (RFC 5424, 6.2.1)."""
+
+    EMERG = 0
+    ALERT = 1
+    CRIT = 2
+    ERR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+    DEBUG = 7
+
+
+def clean(text: str) -> bytes:
+    """Any text as bytes that are safe in a line: control characters become dots, the length is bounded."""
+    if not text.isprintable():
+        text = _CONTROL.sub(".", text)
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) > TEXT_LIMIT:
+        data = data[:TEXT_LIMIT].decode("utf-8", "ignore").encode()
+    return data
+
+
+class FileSink:
+    """Lines on a descriptor: a file opened for appending, or a standard stream."""
+
+    def __init__(self, fd: int, path: str | None) -> None:
+        self.fd = fd
+        self._path = path
+        self._lost = 0
+        self._second = -1
+        self._stamp = b""
+
+    def write(self, level: int, facility: int, tag: bytes, text: bytes) -> None:
+        """Write one line; `tag` is `LOG5[ID]: `."""
+        line = self._now() + tag + text + b"\n"
+        try:
+            os.write(self.fd, line)
+        except OSError:
+            self._lost += 1
+            return
+        if self._lost:
+            self._confess(tag)
+
+    def _confess(self, tag: bytes) -> None:
+        lost, self._lost = self._lost, 0
+        try:
+            os.write(
+                self.fd, self._now() + tag + b"%d log line(s) before this one could not be written\n" % lost
+            )
+        except OSError:
+            self._lost = lost
+
+    def _now(self) -> bytes:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%Y.%m.%d %H:%M:%S ", time.localtime(second)).encode("ascii")
+        return self._stamp
+
+    def reopen(self) -> None:
+        """Open the path again under the same descriptor. Raises OSError and leaves the old file in use."""
+        if self._path is not None and self._path not in _STANDARD_STREAMS:
+            fd = _open_for_append(self._path)
+            os.dup2(fd, self.fd, inheritable=False)
+            os.close(fd)
+
+    def adopt(self, fd: int) -> None:
+        """Write to a descriptor that another process opened; `fd` itself is closed."""
+        os.dup2(fd, self.fd, inheritable=False)
+        os.close(fd)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class SyslogSink:
+    """Datagrams to the local syslog daemon, in the form that syslog(3) sends without LOG_PID."""
+
+    def __init__(self, ident: str) -> None:
+        self._ident = clean(ident)
+        self._socket = _datagram_socket()
+        self._next_attempt = 0.0
+        self._connect()
+
+    @property
+    def fd(self) -> int:
+        return self._socket.fileno()
+
+    def write(self, level: int, facility: int, tag: bytes, text: bytes) -> None:
+        stamp = time.strftime("%b %e %H:%M:%S", time.localtime()).encode("ascii")
+        message = b"<%d>%b %b: %b%b" % (facility << 3 | level, stamp, self._ident, tag, text)
+        try:
+            self._socket.send(message)
+        except BlockingIOError:
+            return  # a daemon that does not read loses lines; it must not hold up a connection
+        except OSError:
+            if self._connect():
+                self._send_again(message)
+
+    def _send_again(self, message: bytes) -> None:
+        try:
+            self._socket.send(message)
+        except OSError:
+            return  # gone again within the same moment: the next line tries anew
+
+    def _connect(self) -> bool:
+        """Connect, at most once a second; inside a jail without /dev/log this cannot succeed."""
+        now = time.monotonic()
+        if now < self._next_attempt:
+            return False
+        self._next_attempt = now + _RECONNECT_PAUSE
+        try:
+            self._socket.connect(SYSLOG_PATH)
+        except OSError:
+            return False
+        return True
+
+    def reopen(self) -> None:
+        """Connect a fresh socket under the same descriptor."""
+        fresh = _datagram_socket()
+        os.dup2(fresh.fileno(), self.fd, inheritable=False)
+        fresh.close()
+        self._next_attempt = 0.0
+        self._connect()
+
+    def adopt(self, fd: int) -> None:
+        """Send over a socket that another process connected; `fd` itself is closed."""
+        os.dup2(fd, self.fd, inheritable=False)
+        os.close(fd)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+Sink = FileSink | SyslogSink
+
+
+class Log:
+    """All the sinks of a process."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def channel(self, debug: Debug, ident: str) -> Channel:
+        """A channel that lets through what `debug` allows, under the identity `ident`."""
+        return Channel(self, debug.level, debug.facility, ident)
+
+    def write(self, level: int, facility: int, ident: str, text: str) -> None:
+        tag = b"LOG%d[%b]: " % (level, clean(ident))
+        data = clean(text)
+        for sink in self._sinks:
+            sink.write(level, facility, tag, data)
+
+    def reopen(self) -> list[str]:
+        """Open files and syslog again (SIGUSR1); returns what could not be opened, one sentence each."""
+        failures = []
+        for sink in self._sinks:
+            try:
+                sink.reopen()
+            except OSError as error:
+                failures.append(f"Cannot reopen the log file {error.filename}: {os_reason(error)}")
+        return failures
+
+    def descriptors(self) -> list[int]:
+        """The descriptors to hand to another process's `adopt`, in its order."""
+        return [sink.fd for sink in self._sinks]
+
+    def adopt(self, descriptors: Sequence[int]) -> None:
+        """Take over the descriptors that the `descriptors` of a like-built log gave; all are consumed."""
+        for sink, fd in zip(self._sinks, descriptors, strict=True):
+            sink.adopt(fd)
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+
+
+class Channel:
+    """Where one part of Culvert, or one connection, writes its lines."""
+
+    __slots__ = ("_facility", "_log", "ident", "level")
+
+    def __init__(self, log: Log, level: int, facility: int, ident: str) -> None:
+        self._log = log
+        self.level = level
+        self._facility = facility
+        self.ident = ident
+
+    def named(self, ident: str) -> Channel:
+        """The same channel under another identity."""
+        return Channel(self._log, self.level, self._facility, ident)
+
+    def enabled(self, level: int) -> bool:
+        """Whether a line of this level would be written: to be asked before a costly text is made."""
+        return level <= self.level
+
+    def write(self, level: int, text: str) -> None:
+        if level <= self.level:
+            self._log.write(level, self._facility, self.ident, text)
+
+    def critical(self, text: str) -> None:
+        self.write(Level.CRIT, text)
+
+    def fault(self, who: str) -> None:
+        """Log the exception at hand, with its traceback, as a fault of Culvert's own."""
+        self.critical(
+            f"{who} failed by a fault of culvert itself: please report it with the lines that follow"
+        )
+        for line in traceback.format_exc().splitlines():
+            self.critical(line)
+
+    def error(self, text: str) -> None:
+        self.write(Level.ERR, text)
+
+    def warning(self, text: str) -> None:
+        self.write(Level.WARNING, text)
+
+    def notice(self, text: str) -> None:
+        self.write(Level.NOTICE, text)
+
+    def info(self, text: str) -> None:
+        self.write(Level.INFO, text)
+
+    def debug(self, text: str) -> None:
+        self.write(Level.DEBUG, text)
+
+
+def open_log(options: GlobalOptions, *, first: bool = True) -> Log:
+    """The log that the global options ask for.
+
+    `first` is false on a reload, where `log = overwrite` must not empty the file that is in use. Raises
+    ConfigurationError when `output` cannot be opened.
+    """
+    sinks: list[Sink] = []
+    if options.foreground is Foreground.YES:
+        sinks.append(FileSink(_duplicate(sys.stderr.fileno()), None))
+    if options.output is not None:
+        # Absolute, for a daemon changes to "/" later and the path must mean the same file then.
+        path = str(Path(_inside(options.chroot, options.output)).absolute())
+        try:
+            fd = _open_for_append(path, truncate=first and options.log is LogMode.OVERWRITE)
+        except OSError as error:
+            raise ConfigurationError.single(
+                f"Cannot open the log file {path}: {os_reason(error)}",
+                hint="'output' is opened for appending, inside 'chroot' where that is set",
+            ) from None
+        sinks.append(FileSink(fd, path))
+    if options.syslog:
+        sinks.append(SyslogSink(options.service))
+    return Log(sinks)
+
+
+def _inside(chroot: str | None, path: str) -> str:
+    if chroot is None or path in _STANDARD_STREAMS:
+        return path
+    return f"{chroot.rstrip('/')}/{path.lstrip('/')}"
+
+
+def _open_for_append(path: str, *, truncate: bool = False) -> int:
+    """A descriptor for `path`; the standard streams are duplicated, for they may be sockets or pipes."""
+    if path in _STANDARD_STREAMS:
+        return _duplicate(_STANDARD_STREAMS[path])
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    return os.open(path, flags | (os.O_TRUNC if truncate else 0), 0o640)
+
+
+def _duplicate(fd: int) -> int:
+    duplicate = os.dup(fd)
+    os.set_inheritable(duplicate, False)
+    return duplicate
+
+
+def _datagram_socket() -> socket.socket:
+    fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    fresh.setblocking(False)
+    return fresh

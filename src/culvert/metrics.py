@@ -1,0 +1,29 @@
+"""What is counted: one set of numbers for each service in each worker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a service has done in this worker since it started. `ended` counts by the way of the end."""
+
+    accepted: int = 0
+    handshakes: int = 0
+    handshakes_failed: int = 0
+    resumed: int = 0
+    truncated: int = 0
+    sent_to_tls: int = 0
+    sent_to_plain: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        ends = ", ".join(f"{count} {end}" for end, count in sorted(self.ended.items()))
+        return (
+            f"{self.accepted} accepted, {self.handshakes} handshakes ({self.resumed} resumed), "
+            f"{self.handshakes_failed} failed, {self.truncated} truncated, "
+            f"{self.sent_to_tls} byte(s) sent to TLS, {self.sent_to_plain} byte(s) sent to socket"
+            + (f"; ended: {ends}" if ends else "")
+        )

@@ -1,0 +1,288 @@
+"""The daemon's standing in the system: its terminal, its pid file, its jail and its identity.
+
+The order of a start is `fill_standard_descriptors` before anything is opened, `daemonize` and
+`PidFile.create` once the configuration is known to be good, and `drop` in each worker. Names of users and
+groups are looked up by `resolve` before the jail closes, for `/etc/passwd` is not in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import resource
+import signal
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from culvert.errors import ConfigurationError, Location
+
+PID_FILE_MODE = 0o644
+DAEMON_UMASK = 0o022
+"""What exec'd programs inherit: their files are readable to all and writable to their owner, as is usual."""
+
+REPORT_LIMIT = 4096
+"""Longest report of a start in bytes: what a pipe takes in one write (PIPE_BUF), so it needs no framing."""
+
+_UNCHANGED_ID = 2**32 - 1
+"""setresuid(2) and setresgid(2) take this number as "leave it as it is": it must never pass for an id."""
+
+
+def fill_standard_descriptors() -> None:
+    """Open /dev/null on each of the descriptors 0, 1 and 2 that this process was started without.
+
+    Call it before anything is opened. Otherwise a listening socket could become descriptor 1, and be lost
+    when `daemonize` lets go of the terminal or a program is given its own standard output.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    while null <= 2:
+        os.set_inheritable(null, True)
+        null = os.open(os.devnull, os.O_RDWR)
+    os.close(null)
+
+
+class StartReport:
+    """The daemon's end of the pipe on which the process that the user called waits."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+
+    def send(self, status: int, reason: str = "") -> None:
+        """Let the waiting process write `reason` on its standard error and exit with `status`; once only."""
+        if self._fd is None:
+            return
+        # Nobody may be waiting any more (Ctrl-C): the daemon goes on all the same.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._fd, bytes([status]) + reason.encode("utf-8", "replace")[: REPORT_LIMIT - 1])
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the pipe: in a worker, which has nothing to report."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def daemonize(silent_status: int) -> StartReport:
+    """Go on as a daemon: a session of its own, no terminal, `/` as the directory, /dev/null on 0, 1 and 2.
+
+    Only the daemon returns. The process that called waits for its report and exits with the status in it,
+    or with `silent_status` when the daemon ends without a word. Every open descriptor above 2 stays open.
+    Paths that are still to be used must be absolute by now. Raises OSError when there can be no process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()  # what is buffered would be written by both processes
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writer)
+        _await_report(reader, child, silent_status)
+    os.close(reader)
+    os.setsid()
+    if os.fork():  # a session's leader could acquire a terminal again: its child cannot
+        os._exit(0)
+    os.chdir("/")
+    os.umask(DAEMON_UMASK)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)  # inheritable, unlike what os.open returns
+    os.close(null)
+    return StartReport(writer)
+
+
+def _await_report(reader: int, child: int, silent_status: int) -> NoReturn:
+    """Wait for the daemon's report and exit as it says, without running anything that the daemon will run."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the wait, and shows no traceback
+    os.waitpid(child, 0)
+    report = os.read(reader, REPORT_LIMIT)
+    status, reason = silent_status, "The daemon ended before it was ready"
+    if report:
+        status, reason = report[0], report[1:].decode("utf-8", "replace")
+    with contextlib.suppress(OSError):  # a closed terminal: the status says it too
+        for line in reason.splitlines():
+            os.write(2, f"[!] {line}\n".encode())
+    os._exit(status)
+
+
+class PidFile:
+    """The file that holds the daemon's pid, from `create` to `remove`."""
+
+    def __init__(self, path: Path, location: Location | None = None) -> None:
+        self.path = path
+        self._location = location
+        self._pid: int | None = None
+
+    def create(self) -> None:
+        """Write this process's pid. A file or symbolic link in its place is replaced, never written through.
+
+        A reader finds the old file or the whole new one. Raises ConfigurationError.
+        """
+        pid = os.getpid()
+        temporary = self.path.with_name(f".{self.path.name}.{pid}")
+        try:
+            self._check_place()
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:
+                os.fchmod(file.fileno(), PID_FILE_MODE)  # whatever the umask is
+                file.write(b"%d\n" % pid)
+            temporary.rename(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise ConfigurationError.single(
+                f"Cannot create the pid file {self.path}: {error.strerror}",
+                self._location,
+                hint="its directory must exist and be writable, inside 'chroot' where that is set",
+            ) from None
+        self._pid = pid
+
+    def _check_place(self) -> None:
+        """Refuse to replace a device, a socket or a directory: `pid = /dev/null` must not cost us that."""
+        with contextlib.suppress(FileNotFoundError):
+            mode = self.path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                raise FileExistsError(errno.EEXIST, "something that is not a file is in its place")
+
+    def remove(self) -> None:
+        """Remove the file if this process wrote it and it still holds this process's pid. Raises OSError."""
+        if self._pid != os.getpid() or self.path.is_symlink() or not self.path.is_file():
+            return
+        content = b"%d\n" % self._pid
+        with self.path.open("rb") as file:
+            ours = file.read(len(content) + 1) == content
+        if ours:
+            self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a worker is once root is gone: `groups` are all its supplementary groups."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def resolve(
+    setuid: str | int | None,
+    setgid: str | int | None,
+    setuid_at: Location | None = None,
+    setgid_at: Location | None = None,
+) -> Identity | None:
+    """The identity that `setuid` and `setgid` ask for; None where neither is set.
+
+    `setuid` alone takes the user's own group along: stunnel leaves the group of root in force, and with it
+    the files that root's group may read. A user gets all groups that the system gives it (initgroups(3));
+    `setgid` alone leaves that group and no other. Raises ConfigurationError for a name that does not exist,
+    for a number without a known group, and where this process may not change its identity.
+    """
+    gid = None if setgid is None else find_group(setgid, setgid_at)
+    if setuid is not None:
+        identity = _user_identity(setuid, gid, setuid_at)
+    elif gid is not None:
+        identity = Identity(os.geteuid(), gid, (gid,))
+    else:
+        return None
+    if os.geteuid() != 0 and (identity.uid, identity.gid) != (os.geteuid(), os.getegid()):
+        raise ConfigurationError.single(
+            f"Only root can change user or group, and this process runs as user {os.geteuid()}",
+            setuid_at or setgid_at,
+            hint="start it as root, or leave out 'setuid' and 'setgid'",
+        )
+    return identity
+
+
+def _user_identity(user: str | int, gid: int | None, location: Location | None) -> Identity:
+    uid = find_user(user, location)
+    try:
+        entry = pwd.getpwuid(uid) if isinstance(user, int) else pwd.getpwnam(user)
+    except KeyError:
+        if gid is None:
+            raise ConfigurationError.single(
+                f"User {uid} is unknown to this system, so its group is unknown too",
+                location,
+                hint="set 'setgid' as well",
+            ) from None
+        return Identity(uid, gid, (gid,))
+    gid = entry.pw_gid if gid is None else gid
+    return Identity(uid, gid, tuple(os.getgrouplist(entry.pw_name, gid)))
+
+
+def find_user(user: str | int, location: Location | None = None) -> int:
+    """The number of a user given by name or number. Raises ConfigurationError."""
+    if isinstance(user, int):
+        return _checked_id("User", user, location)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError):
+        raise ConfigurationError.single(f"There is no user '{user}' on this system", location) from None
+
+
+def find_group(group: str | int, location: Location | None = None) -> int:
+    """The number of a group given by name or number. Raises ConfigurationError."""
+    if isinstance(group, int):
+        return _checked_id("Group", group, location)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except (KeyError, ValueError):
+        raise ConfigurationError.single(f"There is no group '{group}' on this system", location) from None
+
+
+def _checked_id(kind: str, number: int, location: Location | None) -> int:
+    if not 0 <= number < _UNCHANGED_ID:
+        raise ConfigurationError.single(
+            f"{kind} {number} is out of range, expected 0 to {_UNCHANGED_ID - 1}", location
+        )
+    return number
+
+
+def inside(chroot: str | None, path: str) -> Path:
+    """Where a path that is meant inside the jail lies for a process outside of it; always absolute.
+
+    A relative path starts at the jail's root, and `..` does not lead out of it.
+    """
+    if chroot is None:
+        return Path(path).absolute()
+    return Path(chroot).absolute() / os.path.normpath(f"/{path}").lstrip("/")
+
+
+def drop(chroot: str | None, identity: Identity | None) -> None:
+    """Close the jail and become `identity`, for good; in either case leave no way for keys into a core dump.
+
+    Raises ConfigurationError for a jail that cannot be entered, OSError or RuntimeError where the system
+    does not give up root as asked: the process must then end at once.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if chroot is not None:
+        try:
+            os.chroot(chroot)
+            os.chdir("/")
+        except OSError as error:
+            raise ConfigurationError.single(
+                f"Cannot enter the chroot directory {chroot}: {error.strerror}"
+            ) from None
+    if identity is not None:
+        _become(identity)
+
+
+def _become(identity: Identity) -> None:
+    """Groups first: without root they can no longer be changed."""
+    if os.geteuid() == 0:
+        os.setgroups(identity.groups)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    if os.getresuid() != (identity.uid,) * 3 or os.getresgid() != (identity.gid,) * 3:
+        raise RuntimeError(f"identity is {os.getresuid()}, {os.getresgid()} after the change to {identity}")
+    if identity.uid == 0:
+        return
+    try:
+        os.setuid(0)
+    except PermissionError:
+        return
+    raise RuntimeError(f"root could be regained after the change to {identity}")

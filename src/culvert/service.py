@@ -1,0 +1,218 @@
+"""One configured service as it runs in one worker: accepts, keeps count, and knows its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import fcntl
+import itertools
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from culvert import sockopt
+from culvert.address import show
+from culvert.config import model
+from culvert.connect import Connector, Targets
+from culvert.connection import Connection, Shared
+from culvert.errors import os_reason
+from culvert.listen import Listener
+from culvert.log import Channel
+from culvert.metrics import Counters
+from culvert.spawn import Programs
+from culvert.tls.context import TlsContext
+from culvert.tls.engine import Scratch
+
+ACCEPT_BATCH = 4
+"""Connections accepted for one readiness event: more would let one worker take a burst from the others."""
+
+EXHAUSTED_PAUSE = 0.25
+"""Seconds without accepting after descriptors or memory ran out: long enough for some to come back."""
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Turn:
+    """The right to run a service's program, held by one process at a time.
+
+    A reload starts the new worker's services while the old worker's connections live on. Two copies of a
+    program that has the link to itself (pppd) would be in each other's way: the new one waits for the old.
+    It is a record lock (fcntl(2)), so the kernel gives it back when its process ends, however that happens.
+    """
+
+    PAUSE = 0.5
+    """Seconds between attempts to take it."""
+
+    def __init__(self, name: str) -> None:
+        self._fd = os.memfd_create(f"culvert-{name}")
+
+    def take(self) -> bool:
+        """Whether it is this process's now."""
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was made ready for a service before the fork: its files are read and its addresses are bound."""
+
+    config: model.Service
+    context: TlsContext
+    targets: Targets
+    listener: Listener | None
+    turn: Turn | None
+    """For a service that runs its program by itself: the right to do so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all the services of one worker share."""
+
+    loop: asyncio.AbstractEventLoop
+    scratch: Scratch
+    programs: Programs
+    idents: Iterator[int]
+
+
+class RunningService:
+    """A service at work. `start` it; `stop_accepting` for a drain; `connections` are those that live."""
+
+    def __init__(self, prepared: Prepared, surroundings: Surroundings, log: Channel) -> None:
+        self.config = prepared.config
+        self.counters = Counters()
+        self.connections: dict[asyncio.Task[None], Connection] = {}
+        self._log = log
+        self._loop = surroundings.loop
+        self._idents = surroundings.idents
+        self._shared = Shared(
+            prepared.config,
+            prepared.context,
+            Connector(surroundings.loop, prepared.config, prepared.targets),
+            surroundings.programs,
+            surroundings.scratch,
+            surroundings.loop,
+            log,
+            self.counters,
+        )
+        self._turn = prepared.turn
+        self._sockets = prepared.listener.sockets if prepared.listener is not None else ()
+        self._accepting = False
+        self._repeating: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to accept; a service without `accept` begins to run its program."""
+        self._accepting = True
+        for sock in self._sockets:
+            self._loop.add_reader(sock.fileno(), self._acceptable, sock)
+        if not self._sockets:
+            self._log.info(f"Starting exec+connect service [{self.config.name}]")
+            self._repeating = self._loop.create_task(self._repeat())
+
+    def stop_accepting(self) -> None:
+        """Take no new connection. Those that live go on."""
+        self._accepting = False
+        for sock in self._sockets:
+            self._loop.remove_reader(sock.fileno())
+
+    async def finished(self) -> None:
+        """Return when no connection is left, after `stop_accepting`."""
+        while tasks := self._tasks():
+            await asyncio.wait(tasks)
+
+    def end(self) -> None:
+        """End every connection now."""
+        self.stop_accepting()
+        for task in self._tasks():
+            task.cancel()
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        tasks = list(self.connections)
+        if self._repeating is not None and not self._repeating.done():
+            tasks.append(self._repeating)
+        return tasks
+
+    # --- accepting ---
+
+    def _acceptable(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(error)
+                    return
+                self._log.info(f"accept: {os_reason(error)} ({error.errno})")  # the client was gone first
+                continue
+            self._take(accepted, address)
+
+    def _take(self, accepted: socket.socket, address: object) -> None:
+        peer = show(address)
+        self.counters.accepted += 1
+        try:
+            accepted.setblocking(False)
+            sockopt.apply(accepted, self.config.socket_options, "l")
+        except OSError as error:
+            self._log.error(f"Connection from {peer}: {os_reason(error)} ({error.errno})")
+            accepted.close()
+            return
+        self._launch(Connection(self._shared, accepted, peer, self._ident()))
+
+    def _launch(self, connection: Connection) -> asyncio.Task[None]:
+        task = self._loop.create_task(self._guard(connection))
+        self.connections[task] = connection
+        task.add_done_callback(self.connections.__delitem__)
+        return task
+
+    async def _guard(self, connection: Connection) -> None:
+        """The border at which a fault of Culvert's own ends one connection and nothing else."""
+        try:
+            await connection.run()
+        except Exception:
+            connection.log.fault(f"Connection [{connection.ident}]")
+
+    def _pause(self, error: OSError) -> None:
+        self._log.warning(
+            f"Service [{self.config.name}] accepts nothing for {EXHAUSTED_PAUSE} s: "
+            f"{os_reason(error)} ({error.errno})"
+        )
+        for sock in self._sockets:
+            self._loop.remove_reader(sock.fileno())
+        self._loop.call_later(EXHAUSTED_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._accepting:
+            for sock in self._sockets:
+                self._loop.add_reader(sock.fileno(), self._acceptable, sock)
+
+    def _ident(self) -> str:
+        match self.config.log_id:
+            case model.LogId.SEQUENTIAL:
+                return str(next(self._idents))
+            case model.LogId.UNIQUE:
+                return base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+            case model.LogId.THREAD:
+                return str(threading.get_native_id())
+            case model.LogId.PROCESS:
+                return str(os.getpid())
+
+    # --- a program in place of clients ---
+
+    async def _repeat(self) -> None:
+        """Run the program over and over, `retry` seconds apart, or once where retry = no."""
+        while self._turn is not None and not self._turn.take():
+            await asyncio.sleep(Turn.PAUSE)
+        for run in itertools.count():
+            if run and self.config.retry is not None:
+                await asyncio.sleep(self.config.retry)
+            if not self._accepting or (run and self.config.retry is None):
+                return
+            connection = Connection(self._shared, None, f"program {self.config.exec}", self._ident())
+            await asyncio.wait([self._launch(connection)])

@@ -1,0 +1,221 @@
+"""Local programs as the plain side of a connection: exec on a socket pair, or on a pseudoterminal.
+
+A program gets its three standard descriptors and no other, default signal dispositions and a session of
+its own. Its output is read to the end after it has exited; what it left in the background cannot keep the
+connection open. A program that outlives its connection is left alone, as inetd would, until the worker
+ends: `Programs.end`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+import subprocess
+import termios
+from collections.abc import Callable, Mapping
+
+from culvert.config.model import Service
+from culvert.errors import BackendError, os_reason
+
+_WINDOW_SIZE = struct.pack("HHHH", 24, 80, 0, 0)
+_TIOCSPTLCK = 0x40045431
+"""Unlocks the slave (ioctl_tty(2)); the termios module has names for neither."""
+
+_TIOCGPTPEER = 0x5441
+"""Opens the slave of a pseudoterminal without a path (ioctl_tty(2), Linux 4.13): a jail may have none."""
+
+
+class ProgramSocket:
+    """Our end of the pair. That the program has gone is its end of file, and no error."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def recv_into(self, buffer: bytearray, /) -> int:
+        try:
+            return self._socket.recv_into(buffer)
+        except ConnectionResetError:  # it exited with input that it did not read
+            return 0
+
+    def send(self, data: memoryview, /) -> int:
+        try:
+            return self._socket.send(data)
+        except (BrokenPipeError, ConnectionResetError):  # it has exited: there is nobody to read this
+            return len(data)
+
+    def shutdown(self, how: int, /) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(how)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Terminal:
+    """The master side of a pseudoterminal."""
+
+    def __init__(self, master: int) -> None:
+        self._master = master
+
+    def fileno(self) -> int:
+        return self._master
+
+    def recv_into(self, buffer: bytearray, /) -> int:
+        try:
+            return os.readv(self._master, [buffer])
+        except OSError as error:
+            if error.errno == errno.EIO:  # nobody holds the slave any more (pty(7))
+                return 0
+            raise
+
+    def send(self, data: memoryview, /) -> int:
+        try:
+            return os.write(self._master, data)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return len(data)
+            raise
+
+    def shutdown(self, how: int, /) -> None:
+        """Type the end-of-file character where the terminal knows one (termios(3), ICANON).
+
+        A terminal in raw mode cannot be half closed: its program hears the hang-up when all is closed.
+        """
+        with contextlib.suppress(OSError, termios.error):
+            attributes = termios.tcgetattr(self._master)
+            if attributes[3] & termios.ICANON:
+                os.write(self._master, attributes[6][termios.VEOF])
+
+    def close(self) -> None:
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
+
+
+class Program:
+    """A running program and our end of its standard descriptors."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stream: ProgramSocket | Terminal) -> None:
+        self._process = process
+        self.stream = stream
+        self.on_exit: Callable[[], None] | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, negative for a signal's number; None while it runs."""
+        return self._process.returncode
+
+    def reap(self) -> None:
+        """Collect the exit status of a program that has ended."""
+        self._process.wait()
+        if self.on_exit is not None:
+            self.on_exit()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program and what it started, as long as it runs."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+
+
+class Programs:
+    """The programs of one worker: started, watched and reaped."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, environment: Mapping[str, str]) -> None:
+        self._loop = loop
+        self._environment = dict(environment)
+        self._running: dict[int, Program] = {}
+
+    def start(self, service: Service, variables: Mapping[str, str]) -> Program:
+        """Run the service's `exec`, with `variables` added to its environment. Raises BackendError."""
+        environment = self._environment | dict(variables)
+        try:
+            program = (_on_terminal if service.pty else _on_socket)(service, environment)
+        except OSError as error:
+            raise BackendError(f"Cannot execute {service.exec}: {os_reason(error)}") from None
+        watcher = os.pidfd_open(program.pid)
+        self._running[watcher] = program
+        self._loop.add_reader(watcher, self._exited, watcher)
+        return program
+
+    def end(self) -> None:
+        """The worker ends: hang up on the programs that are left."""
+        for watcher, program in self._running.items():
+            self._loop.remove_reader(watcher)
+            os.close(watcher)
+            program.signal(signal.SIGHUP)
+            program.signal(signal.SIGTERM)
+        self._running.clear()
+
+    def _exited(self, watcher: int) -> None:
+        self._loop.remove_reader(watcher)
+        os.close(watcher)
+        self._running.pop(watcher).reap()
+
+
+def _arguments(service: Service) -> list[str]:
+    return list(service.exec_args) or [str(service.exec)]
+
+
+def _on_socket(service: Service, environment: Mapping[str, str]) -> Program:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                _arguments(service),
+                executable=service.exec,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=theirs.fileno(),
+                env=environment,
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+    ours.setblocking(False)
+    return Program(process, ProgramSocket(ours))
+
+
+def _on_terminal(service: Service, environment: Mapping[str, str]) -> Program:
+    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        fcntl.ioctl(master, termios.TIOCSWINSZ, _WINDOW_SIZE)
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            process = subprocess.Popen(
+                _arguments(service),
+                executable=service.exec,
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_take_terminal,  # noqa: PLW1509
+            )
+        finally:
+            os.close(slave)
+        os.set_blocking(master, False)
+    except BaseException:
+        os.close(master)
+        raise
+    return Program(process, Terminal(master))
+
+
+def _take_terminal() -> None:
+    """In the child, a session leader by now: make standard input the controlling terminal (ioctl_tty(2))."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -1,0 +1,431 @@
+"""The supervisor itself: one loop that waits for signals, for messages of workers and for deadlines.
+
+One generation is current: a worker of it that dies is replaced. At a start and at a reload there is a
+candidate too: it becomes current once all its workers serve, and is undone when one of them fails. Workers
+of any other generation are leaving, drained or told to stop, and only waited for.
+
+Nothing polls. Every wait for a worker is bounded by its `deadline`: past it the worker is killed, and that
+death is like any other. The selector is poll, for an epoll descriptor would be shared with the children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import gc
+import math
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from culvert import privileges
+from culvert.config.model import Foreground, GlobalOptions
+from culvert.errors import ConfigurationError
+from culvert.log import Channel, Level, Log
+from culvert.supervisor.contract import DRAIN, LIST, LOG, READY, STOP, Build, ExitStatus, Generation
+from culvert.supervisor.process import Worker, fork_worker, log_fault, main_channel
+from culvert.supervisor.signals import SignalPipe, signal_name
+
+FIXED_OPTIONS = ("chroot", "foreground", "pid", "setgid", "setuid")
+"""What a reload does not change, as in stunnel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The supervisor's bounds in seconds.
+
+    `ready` runs from a worker's fork to its READY: loading modules and entering the jail, on a busy machine.
+    `stop` runs from STOP to SIGKILL. A worker that died is replaced after `pause_first`, which doubles up
+    to `pause_last` with each one that dies before it is `settled`.
+    """
+
+    ready: float = 30.0
+    stop: float = 5.0
+    pause_first: float = 0.1
+    pause_last: float = 30.0
+    settled: float = 60.0
+
+
+TIMING = Timing()
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A worker of the current generation that is to be forked when it is `due`."""
+
+    due: float
+    index: int
+    pause: float
+
+
+class Supervisor:
+    """Runs the generations that `build` makes, from the first start to the signal that ends the daemon."""
+
+    def __init__(self, build: Build, timing: Timing = TIMING) -> None:
+        self._build = build
+        self._timing = timing
+        self._current: Generation | None = None
+        self._candidate: Generation | None = None
+        self._workers: dict[int, Worker] = {}
+        self._replacements: list[Replacement] = []
+        self._reload_again = False
+        self._stopping = False
+        self._status = ExitStatus.OK
+        self._log: Channel
+        self._signals: SignalPipe
+        self._pid_file: privileges.PidFile | None = None
+        self._report: privileges.StartReport | None = None
+        self._home: Path | None = None
+        self._selector = selectors.PollSelector()
+        self._actions: dict[int, Callable[[], None]] = {
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._stop,
+            signal.SIGQUIT: self._stop,
+            signal.SIGHUP: self._reload,
+            signal.SIGUSR1: self._reopen_logs,
+            signal.SIGUSR2: self._list_connections,
+            signal.SIGCHLD: self._reap,
+        }
+
+    def run(self) -> int:
+        """Serve until a signal says otherwise; returns an `ExitStatus`. To be called once.
+
+        Raises ConfigurationError when the first generation cannot be built. What fails later is in the log;
+        a daemon's failed start is also told to the user, by the process that waits for it.
+        """
+        privileges.fill_standard_descriptors()
+        first = self._build(None)
+        first.options = _anchored(first.options)
+        self._log = main_channel(first)
+        try:
+            self._start(first)
+            while self._workers or not self._stopping:
+                for key, _ in self._selector.select(self._patience()):
+                    key.data()
+                self._meet_deadlines()
+        except Exception:
+            self._crash()
+        self._leave()
+        return self._status
+
+    def _start(self, first: Generation) -> None:
+        """Become a daemon where asked, write the pid file, fork the first workers."""
+        try:
+            self._detach(first.options)
+        except (ConfigurationError, OSError) as error:
+            first.retire(None)
+            configured = isinstance(error, ConfigurationError)
+            self._refuse(ExitStatus.CONFIGURATION if configured else ExitStatus.FAILED_START, str(error))
+        else:
+            self._launch(first)
+
+    def _detach(self, options: GlobalOptions) -> None:
+        """Take the place in the system that the options ask for. Raises ConfigurationError and OSError."""
+        if options.pid:
+            self._pid_file = privileges.PidFile(privileges.inside(options.chroot, options.pid))
+        if options.foreground is Foreground.NO:
+            self._home = Path.cwd()
+            self._report = privileges.daemonize(ExitStatus.FAILED_START)
+        # Before the pid file: who reads that may send a signal at once.
+        self._signals = SignalPipe(self._actions)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
+        if self._pid_file is not None:
+            self._pid_file.create()
+
+    def _refuse(self, status: ExitStatus, reason: str) -> None:
+        """End a start that failed: in the log, and in what the waiting process says and returns."""
+        for line in reason.splitlines():
+            self._log.error(line)
+        self._status = status
+        self._stopping = True
+        if self._report is not None:
+            self._report.send(status, reason)
+
+    def _crash(self) -> None:
+        """End after a fault of the supervisor's own: nobody is left to watch the workers."""
+        log_fault(self._log, "The supervisor")
+        self._refuse(ExitStatus.CRASH, "The supervisor failed: all workers are killed")
+        for pid in self._workers:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def _leave(self) -> None:
+        if self._pid_file is not None:
+            try:
+                self._pid_file.remove()
+            except OSError as error:
+                self._log.warning(f"Cannot remove the pid file {self._pid_file.path}: {error.strerror}")
+        self._log.notice("Terminated")
+
+    # What the loop waits for: signals, messages, deadlines.
+
+    def _take_signals(self) -> None:
+        for number in self._signals.read():
+            if number != signal.SIGCHLD:
+                self._log.notice(f"Received {signal_name(number)}")
+            self._actions[number]()
+
+    def _receive(self, worker: Worker) -> None:
+        """Take one message of a worker: READY, or the end of its channel as it exits."""
+        if self._workers.get(worker.pid) is not worker:
+            return  # reaped by an earlier event of the same turn
+        if worker.receive() != READY:
+            self._selector.unregister(worker.channel)
+            worker.deadline = min(worker.deadline, time.monotonic() + self._timing.stop)
+            return
+        worker.ready = True
+        if not worker.stopping:
+            worker.deadline = math.inf
+        if self._candidate is not None and all(one.ready for one in self._of(self._candidate)):
+            self._commit(self._candidate)
+
+    def _patience(self) -> float | None:
+        """How long the loop may wait: to the next deadline, or for ever."""
+        deadlines = [worker.deadline for worker in self._workers.values()]
+        nearest = min([*deadlines, *(one.due for one in self._replacements)], default=math.inf)
+        return None if nearest == math.inf else max(0.0, nearest - time.monotonic())
+
+    def _meet_deadlines(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers.values():
+            if worker.deadline <= now:
+                self._log.error(f"{worker} did not {worker.duty} in time and is killed")
+                worker.deadline = math.inf
+                os.kill(worker.pid, signal.SIGKILL)
+        for one in [one for one in self._replacements if one.due <= now]:
+            self._replacements.remove(one)
+            self._replace(one)
+
+    # Generations: prepare, prove, commit or undo.
+
+    def _reload(self) -> None:
+        if self._stopping:
+            return
+        if self._candidate is not None:
+            self._reload_again = True
+            return
+        try:
+            candidate = self._prepare()
+        except ConfigurationError as error:
+            for finding in error.diagnostics:
+                self._log.error(str(finding))
+            self._log.error("Configuration failed")
+        except Exception:  # the running configuration outlives a fault in loading another
+            log_fault(self._log, "Loading the configuration")
+            self._log.error("Configuration failed")
+        else:
+            self._launch(candidate)
+
+    def _prepare(self) -> Generation:
+        """Build a candidate, in the directory of the start: relative paths mean what they meant then.
+
+        The directory is kept by name, for an open descriptor would lead a worker out of its jail.
+        """
+        home = self._home
+        with contextlib.chdir(home) if home is not None and home.is_dir() else contextlib.nullcontext():
+            candidate = self._build(self._current)
+            candidate.options = _anchored(candidate.options)
+        if self._current is not None:
+            candidate.options = self._keep_fixed(self._current.options, candidate.options)
+        return candidate
+
+    def _keep_fixed(self, old: GlobalOptions, new: GlobalOptions) -> GlobalOptions:
+        """`new`, with the options that a reload does not change as they are in `old`."""
+        kept = {name: getattr(old, name) for name in FIXED_OPTIONS}
+        for name, value in kept.items():
+            if getattr(new, name) != value:
+                self._log.warning(f"A reload does not change '{name}': restart for the new value")
+        return dataclasses.replace(new, **kept)
+
+    def _launch(self, candidate: Generation) -> None:
+        """Fork a candidate's workers: what they say, or their end, decides about it."""
+        self._candidate = candidate
+        gc.collect()
+        try:
+            for index in range(candidate.workers):
+                self._fork(candidate, index)
+        except OSError as error:
+            self._undo(candidate, f"Cannot fork a worker: {error.strerror}", ExitStatus.FAILED_START)
+
+    def _commit(self, new: Generation) -> None:
+        """Make the candidate the current generation, and let the workers of the old one finish."""
+        old, self._current, self._candidate = self._current, new, None
+        self._log = main_channel(new)
+        self._replacements.clear()
+        new.announce()
+        if self._report is not None:
+            self._report.send(ExitStatus.OK)
+        if old is not None:
+            for worker in self._of(old):
+                if not self._tell(worker, DRAIN):
+                    worker.deadline = time.monotonic()
+            old.retire(new)
+            self._close_log(old)
+        self._reload_if_asked()
+
+    def _undo(self, failed: Generation, reason: str, status: ExitStatus) -> None:
+        """Give up the candidate: the current generation goes on; without one the start has failed."""
+        self._candidate = None
+        for worker in self._of(failed):
+            self._stop_worker(worker)
+        failed.retire(self._current)
+        if self._current is None:
+            self._refuse(status, reason)
+            return
+        self._log.error(reason)
+        self._log.error("Configuration failed")
+        self._close_log(failed)
+        self._reload_if_asked()
+
+    def _reload_if_asked(self) -> None:
+        asked, self._reload_again = self._reload_again, False
+        if asked:
+            self._reload()
+
+    def _generations(self) -> list[Generation]:
+        """The generations in use, each once."""
+        found = [self._current, self._candidate, *(worker.generation for worker in self._workers.values())]
+        return list({id(one): one for one in found if one is not None}.values())
+
+    def _logs(self) -> list[Log]:
+        """The logs in use, each once: generations may share theirs."""
+        return list({id(one.log): one.log for one in self._generations()}.values())
+
+    def _close_log(self, generation: Generation) -> None:
+        """Close the log of a generation that may be over, unless one in use has it."""
+        if not self._stopping and all(log is not generation.log for log in self._logs()):
+            generation.log.close()
+
+    # Workers.
+
+    def _of(self, generation: Generation) -> list[Worker]:
+        return [worker for worker in self._workers.values() if worker.generation is generation]
+
+    def _fork(self, generation: Generation, index: int, pause: float = 0.0) -> None:
+        worker = fork_worker(generation, index, functools.partial(self._forget, generation))
+        worker.pause = pause
+        worker.deadline = worker.started + self._timing.ready
+        self._workers[worker.pid] = worker
+        self._selector.register(
+            worker.channel, selectors.EVENT_READ, functools.partial(self._receive, worker)
+        )
+
+    def _forget(self, generation: Generation) -> None:
+        """Let go, in a child, of all that is the supervisor's, another worker's or another generation's.
+
+        SIGTERM ends a worker at once. The other signals that the supervisor acts on stay caught, to no
+        effect: one that is sent to all processes (Ctrl-C, killall -HUP) must not cost a connection that the
+        supervisor would keep. A program that a worker executes has them all as default, as exec resets what
+        is caught.
+        """
+        self._signals.close()
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        if self._report is not None:
+            self._report.close()
+        for worker in self._workers.values():
+            worker.channel.close()
+        for other in self._generations():
+            if other is not generation:
+                other.disown(generation)
+        for log in self._logs():
+            if log is not generation.log:
+                log.close()
+
+    def _reap(self) -> None:
+        """Take note of every child that ended: as the first process of a container, also of strangers."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._workers:
+                self._bury(self._workers.pop(pid), os.waitstatus_to_exitcode(status))
+
+    def _bury(self, worker: Worker, code: int) -> None:
+        """Act on a worker's end; `code` is its exit status, or minus the signal that killed it."""
+        if worker.channel in self._selector.get_map():
+            self._selector.unregister(worker.channel)
+        worker.channel.close()
+        fate = f"{worker} ended with status {code}"
+        if code < 0:
+            fate = f"{worker} was killed by {signal_name(-code)}"
+        if worker.generation is self._candidate:
+            status = ExitStatus.CONFIGURATION if code == ExitStatus.CONFIGURATION else ExitStatus.FAILED_START
+            self._undo(worker.generation, f"{fate} before all workers were ready", status)
+        elif worker.generation is self._current and not self._stopping:
+            self._log.error(fate)
+            recent = time.monotonic() - worker.started < self._timing.settled
+            self._schedule(worker.index, worker.pause if recent else 0.0)
+        else:
+            self._log.write(Level.INFO if code == 0 or worker.stopping else Level.ERR, fate)
+        self._close_log(worker.generation)
+
+    def _schedule(self, index: int, last_pause: float) -> None:
+        pause = min(max(self._timing.pause_first, last_pause * 2), self._timing.pause_last)
+        self._log.notice(f"Worker {index} is replaced in {pause:g} s")
+        self._replacements.append(Replacement(time.monotonic() + pause, index, pause))
+
+    def _replace(self, one: Replacement) -> None:
+        if self._current is None:
+            return
+        try:
+            self._fork(self._current, one.index, one.pause)
+        except OSError as error:
+            self._log.error(f"Cannot fork a worker: {error.strerror}")
+            self._schedule(one.index, one.pause)
+
+    def _stop(self) -> None:
+        """Tell all workers to stop: the loop ends with the last of them."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._replacements.clear()
+        for worker in self._workers.values():
+            self._stop_worker(worker)
+        if self._candidate is not None:
+            self._candidate.retire(self._current)
+            self._candidate = None
+        if self._current is not None:
+            self._current.retire(None)
+
+    def _stop_worker(self, worker: Worker) -> None:
+        worker.stopping = True
+        worker.deadline = time.monotonic() + self._timing.stop
+        self._tell(worker, STOP)
+
+    def _list_connections(self) -> None:
+        for worker in self._workers.values():
+            self._tell(worker, LIST)
+
+    def _reopen_logs(self) -> None:
+        for log in self._logs():
+            for failure in log.reopen():
+                self._log.error(failure)
+        for worker in self._workers.values():
+            self._tell(worker, LOG, worker.generation.log.descriptors())
+
+    def _tell(self, worker: Worker, message: bytes, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message; False where that cannot be."""
+        try:
+            worker.send(message, descriptors)
+        except ConnectionError:
+            return False  # it is ending: that gets its own line
+        except OSError as error:
+            self._log.warning(f"{worker} takes no messages: {error.strerror}")
+            return False
+        return True
+
+
+def _anchored(options: GlobalOptions) -> GlobalOptions:
+    """The options with a path of the jail that stays valid when the daemon has changed its directory."""
+    if options.chroot is None:
+        return options
+    return dataclasses.replace(options, chroot=str(Path(options.chroot).absolute()))

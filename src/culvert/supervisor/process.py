@@ -1,0 +1,123 @@
+"""One worker as the supervisor holds it: a forked process and the channel to it.
+
+A child starts with a clean slate. Signals are blocked around the fork, for one that reached the child before
+it let go of the wake-up pipe would arrive in the supervisor. A worker learns of the supervisor's death by the
+end of its channel, so nobody but the supervisor may hold the supervisor's end of it: each child closes those
+of all the others (`forget`).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from culvert.errors import ConfigurationError
+from culvert.log import Channel
+from culvert.supervisor.contract import READY, ExitStatus, Generation
+
+
+@dataclass(slots=True)
+class Worker:
+    """A forked process, from `fork_worker` until it is reaped; times are those of the monotonic clock.
+
+    It is killed at its `deadline`. Its start had been held back for `pause` seconds.
+    """
+
+    pid: int
+    index: int
+    channel: socket.socket
+    generation: Generation
+    started: float
+    deadline: float = math.inf
+    pause: float = 0.0
+    ready: bool = False
+    stopping: bool = False
+
+    def __str__(self) -> str:
+        return f"Worker {self.index} (pid {self.pid})"
+
+    @property
+    def duty(self) -> str:
+        """What the worker has to do before its deadline."""
+        return "stop" if self.stopping else "answer" if self.ready else "get ready"
+
+    def send(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send a message. Raises OSError where the worker is dying, or has read nothing for very long."""
+        socket.send_fds(self.channel, [message], list(descriptors))
+
+    def receive(self) -> bytes:
+        """The next message, which must be there; empty once the worker has closed its end."""
+        try:
+            return self.channel.recv(len(READY) + 1)
+        except ConnectionError:
+            return b""
+
+
+def fork_worker(generation: Generation, index: int, forget: Callable[[], None]) -> Worker:
+    """Fork a worker; `forget` is called in the child to let go of what is not its own. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    gc.freeze()  # a collection in the child would write to, and so copy, every page it shares
+    try:
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _live(generation, theirs, index, forget)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        gc.unfreeze()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return Worker(pid, index, ours, generation, time.monotonic())
+
+
+def _live(generation: Generation, control: socket.socket, index: int, forget: Callable[[], None]) -> NoReturn:
+    """The child's whole life: it never returns into the supervisor's stack."""
+    status: int = ExitStatus.CRASH
+    log = main_channel(generation)
+    try:
+        forget()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        status = generation.run_worker(control, index)
+    except ConfigurationError as error:
+        status = ExitStatus.CONFIGURATION
+        for finding in error.diagnostics:
+            log.error(str(finding))
+    except BaseException:
+        log_fault(log, f"Worker {index}")
+    finally:
+        _flush_and_exit(status)
+
+
+def _flush_and_exit(status: int) -> NoReturn:
+    """End a child without what the supervisor has registered for its own exit."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    finally:
+        os._exit(status)
+
+
+def main_channel(generation: Generation) -> Channel:
+    """Where the daemon itself, not one of its connections, writes."""
+    return generation.log.channel(generation.options.debug, "main")
+
+
+def log_fault(log: Channel, who: str) -> None:
+    """Log the exception at hand, with its traceback, as a fault of culvert's own."""
+    log.critical(f"{who} failed by a fault of culvert itself: please report it with the lines that follow")
+    for line in traceback.format_exc().splitlines():
+        log.critical(line)

@@ -1,0 +1,50 @@
+"""OpenSSL's errors in one form: its own words for the log, a reason by which callers can tell them apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from culvert.errors import PeerError
+from culvert.tls._openssl import lib, text
+
+UNEXPECTED_EOF = "unexpected eof while reading"
+"""OpenSSL's words for a peer that left in the middle; used as well where only the socket knows of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSSLError:
+    """One entry of OpenSSL's error queue."""
+
+    code: int
+    library: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"error:{self.code:08X}:{self.library}::{self.reason}"
+
+
+class TlsError(PeerError):
+    """A TLS connection that cannot go on. `errors` is OpenSSL's queue, the first cause first."""
+
+    def __init__(self, reason: str, errors: tuple[OpenSSLError, ...] = ()) -> None:
+        super().__init__(reason)
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return str(self.errors[0]) if self.errors else self.reason
+
+
+def take_errors() -> tuple[OpenSSLError, ...]:
+    """Empty OpenSSL's error queue of this thread and return what stood in it."""
+    found = []
+    while code := lib.ERR_get_error():
+        library = text(lib.ERR_lib_error_string(code)) or "unknown library"
+        reason = text(lib.ERR_reason_error_string(code)) or f"reason {code & 0xFFF}"
+        found.append(OpenSSLError(code, library, reason))
+    return tuple(found)
+
+
+def current_failure(otherwise: str) -> TlsError:
+    """The error to raise for what OpenSSL just refused; `otherwise` is said where its queue is empty."""
+    errors = take_errors()
+    return TlsError(errors[0].reason if errors else otherwise, errors)

@@ -1,0 +1,113 @@
+"""Names in certificates: how a log shows them, and whether one is the peer that the operator asked for."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+_SHORT = {NameOID.EMAIL_ADDRESS: "emailAddress", NameOID.SERIAL_NUMBER: "serialNumber"}
+_QUOTED = frozenset(',+"\\<>;=')
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def distinguished_name(name: x509.Name) -> str:
+    """A name in the file's order, as OpenSSL's one-line form has it: `C=PL, O="Foo, Inc", CN=a`."""
+    return ", ".join("+".join(_attribute(attribute) for attribute in rdn) for rdn in name.rdns)
+
+
+def _attribute(attribute: x509.NameAttribute[str | bytes]) -> str:
+    short = _SHORT.get(attribute.oid, attribute.rfc4514_attribute_name)
+    value = attribute.value if isinstance(attribute.value, str) else "#" + attribute.value.hex()
+    if _QUOTED.intersection(value) or value != value.strip():
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        value = f'"{escaped}"'
+    return f"{short}={value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """Whom the peer may be: any one match is enough, across all three lists."""
+
+    hosts: tuple[str, ...]
+    addresses: tuple[_Address, ...]
+    emails: tuple[str, ...]
+
+    @classmethod
+    def of(cls, hosts: Iterable[str], addresses: Iterable[str], emails: Iterable[str]) -> Identities:
+        """From checkHost, checkIP and checkEmail; the configuration has proved the addresses."""
+        return cls(
+            tuple(_ascii(host) for host in hosts),
+            tuple(ipaddress.ip_address(address) for address in addresses),
+            tuple(emails),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.hosts or self.addresses or self.emails)
+
+    def match(self, certificate: x509.Certificate) -> bool:
+        """Whether the certificate names one of them."""
+        alternative = _alternative_names(certificate)
+        return (
+            self._host_matches(certificate, alternative)
+            or any(address in self.addresses for address in alternative.get_values_for_type(x509.IPAddress))
+            or self._email_matches(certificate, alternative)
+        )
+
+    def _host_matches(self, certificate: x509.Certificate, alternative: x509.SubjectAlternativeName) -> bool:
+        if not self.hosts:
+            return False
+        # The common name counts only where there is no DNS name at all (RFC 6125, 6.4.4).
+        presented = alternative.get_values_for_type(x509.DNSName) or _subject(
+            certificate, NameOID.COMMON_NAME
+        )
+        return any(host_matches(name, host) for name in presented for host in self.hosts)
+
+    def _email_matches(self, certificate: x509.Certificate, alternative: x509.SubjectAlternativeName) -> bool:
+        if not self.emails:
+            return False
+        presented = [
+            *alternative.get_values_for_type(x509.RFC822Name),
+            *_subject(certificate, NameOID.EMAIL_ADDRESS),
+        ]
+        wanted = {_mailbox(email) for email in self.emails}
+        return any(_mailbox(email) in wanted for email in presented)
+
+
+def host_matches(presented: str, reference: str) -> bool:
+    """Whether a certificate's DNS name covers a host name (RFC 6125, 6.4).
+
+    A wildcard must be the whole leftmost label, covers one label only, and never a top-level domain alone.
+    A reference that begins with a dot stands for every name below it, as with OpenSSL.
+    """
+    name, host = presented.lower().rstrip("."), reference.lower().rstrip(".")
+    if host.startswith("."):
+        return name.endswith(host) and len(name) > len(host) and "*" not in name
+    if not name.startswith("*."):
+        return name == host and "*" not in name
+    suffix = name[1:]
+    label, _, rest = host.partition(".")
+    return bool(label) and "*" not in suffix and suffix.count(".") >= 2 and f".{rest}" == suffix
+
+
+def _ascii(host: str) -> str:
+    return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
+def _mailbox(email: str) -> str:
+    local, _, domain = email.rpartition("@")
+    return f"{local}@{domain.lower()}"
+
+
+def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return x509.SubjectAlternativeName([])
+
+
+def _subject(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> list[str]:
+    return [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(oid)]

@@ -1,0 +1,140 @@
+"""Whether the peer's certificate is good enough, judged while the handshake runs, so that the peer is told.
+
+OpenSSL calls back for each certificate from the root down to the leaf (depth 0), and once more for each
+fault that it finds. The callback is given to the binding directly: pyOpenSSL's wrapper would reset the
+verdict that the session must remember. It fails closed: an exception in it rejects, and `Verification.passed`
+is only set by a leaf that was looked at.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from culvert.config.model import VerifyPolicy
+from culvert.tls._openssl import certificate_der, lib, text
+from culvert.tls.names import Identities, distinguished_name
+
+# X509_V_ERR numbers (X509_STORE_CTX_get_error(3)): they choose the alert that the peer gets.
+_CERT_REJECTED = 28
+_HOSTNAME_MISMATCH = 62
+
+_SAME_SUBJECT_LIMIT = 100
+"""How many certificates of one subject hash are looked at in CApath: a bound on reading, not on trust."""
+
+
+class Outcome(enum.Enum):
+    """What was found of one certificate."""
+
+    ACCEPTED = "accepted"
+    IGNORED = "ignored"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line for the log."""
+
+    outcome: Outcome
+    text: str
+
+
+@dataclass(slots=True)
+class Verification:
+    """What became of the peer's certificate on one connection."""
+
+    findings: list[Finding] = field(default_factory=list)
+    passed: bool = False
+    leaf: x509.Certificate | None = None
+
+
+class Pins:
+    """The certificates that are trusted as they are: those in CAfile, and those in CApath by subject hash."""
+
+    def __init__(self, certificates: list[x509.Certificate], directory: str | None) -> None:
+        self._digests = frozenset(_digest(c) for c in certificates)
+        self._directory = Path(directory) if directory is not None else None
+
+    def holds(self, certificate: x509.Certificate, subject_hash: int) -> bool:
+        """Whether the certificate itself, byte by byte, is among them."""
+        wanted = _digest(certificate)
+        return wanted in self._digests or any(
+            _digest(other) == wanted for other in self._in_directory(subject_hash)
+        )
+
+    def _in_directory(self, subject_hash: int) -> Iterator[x509.Certificate]:
+        if self._directory is None:
+            return
+        for number in range(_SAME_SUBJECT_LIMIT):
+            try:
+                data = (self._directory / f"{subject_hash:08x}.{number}").read_bytes()
+            except OSError:
+                return
+            try:
+                yield from x509.load_pem_x509_certificates(data)
+            except ValueError:
+                continue
+
+
+class Verifier:
+    """The verification that one service asks for. It is the same for all of its connections."""
+
+    def __init__(self, policy: VerifyPolicy, identities: Identities, pins: Pins) -> None:
+        self.policy = policy
+        self._identities = identities
+        self._pins = pins
+
+    def judge(self, verification: Verification, ok: int, store: Any) -> int:
+        """OpenSSL's callback for one certificate (SSL_CTX_set_verify(3)): 1 goes on, 0 ends the handshake."""
+        depth = lib.X509_STORE_CTX_get_error_depth(store)
+        current = lib.X509_STORE_CTX_get_current_cert(store)
+        certificate = x509.load_der_x509_certificate(certificate_der(current))
+        subject = distinguished_name(certificate.subject)
+        if not ok:
+            reason = text(lib.X509_verify_cert_error_string(lib.X509_STORE_CTX_get_error(store)))
+            if self.policy.chain:
+                self._reject(verification, f"Verification error: {reason}", depth, subject)
+                return 0
+            verification.findings.append(
+                Finding(Outcome.IGNORED, f"Verification error ignored at depth={depth}: {reason}: {subject}")
+            )
+        if depth > 0:
+            return 1
+        verification.leaf = certificate
+        fault = self._leaf_fault(certificate, lib.X509_NAME_hash(lib.X509_get_subject_name(current)))
+        if fault is not None:
+            verification.passed = False
+            lib.X509_STORE_CTX_set_error(store, fault[0])
+            self._reject(verification, fault[1], depth, subject)
+            return 0
+        if not verification.passed:
+            verification.passed = True
+            verification.findings.append(
+                Finding(Outcome.ACCEPTED, f"Certificate accepted at depth=0: {subject}")
+            )
+        return 1
+
+    def _leaf_fault(self, leaf: x509.Certificate, subject_hash: int) -> tuple[int, str] | None:
+        if self.policy.peer and not self._pins.holds(leaf, subject_hash):
+            return _CERT_REJECTED, "The certificate itself is not in CAfile or CApath"
+        if self._identities and not self._identities.match(leaf):
+            return _HOSTNAME_MISMATCH, "No checkHost, checkIP or checkEmail matches the certificate"
+        return None
+
+    @staticmethod
+    def _reject(verification: Verification, reason: str, depth: int, subject: str) -> None:
+        verification.findings.append(Finding(Outcome.REJECTED, f"CERT: {reason}"))
+        verification.findings.append(
+            Finding(Outcome.REJECTED, f"Rejected by CERT at depth={depth}: {subject}")
+        )
+
+
+def _digest(certificate: x509.Certificate) -> bytes:
+    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()

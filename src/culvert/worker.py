@@ -1,0 +1,192 @@
+"""One worker: an event loop, the services of its generation, and the supervisor's word at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import encodings.idna  # noqa: F401  a jail has no modules to load later
+import itertools
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from culvert import control
+from culvert.config.model import GlobalOptions
+from culvert.log import Channel, Log
+from culvert.service import Prepared, RunningService, Surroundings
+from culvert.spawn import Programs
+from culvert.tls.engine import Scratch
+
+STOP_PATIENCE = 3.0
+"""Seconds for which connections that were told to end may take to close; less than the supervisor waits."""
+
+LOOP_VARIABLE = "CULVERT_LOOP"
+"""Environment: `asyncio` has the standard library's event loop used even where uvloop is installed."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop: uvloop's where it can be had."""
+    if os.environ.get(LOOP_VARIABLE) != "asyncio":
+        with contextlib.suppress(ImportError):
+            import uvloop  # noqa: PLC0415
+
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def preload() -> None:
+    """Have glibc load what it loads late, while its files can still be seen: the resolver's modules."""
+    with contextlib.suppress(OSError):
+        socket.getaddrinfo("localhost", "http", type=socket.SOCK_STREAM)
+        socket.getaddrinfo("culvert.invalid", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker's place among its generation's: it serves connections numbered index, index + count, …"""
+
+    index: int
+    count: int
+
+
+class Worker:
+    """The services of one generation at work in this process."""
+
+    def __init__(self, services: Sequence[Prepared], options: GlobalOptions, log: Log, place: Place) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._log = log
+        self._main: Channel = log.channel(options.debug, "main")
+        self._programs = Programs(self._loop, _environment(options))
+        surroundings = Surroundings(
+            self._loop, Scratch(), self._programs, itertools.count(place.index, max(place.count, 1))
+        )
+        self._services = [
+            RunningService(prepared, surroundings, log.channel(prepared.config.debug, prepared.config.name))
+            for prepared in services
+            if prepared.listener is not None or place.index == 0
+        ]
+
+    def start(self) -> None:
+        """Begin to accept."""
+        for service in self._services:
+            service.start()
+
+    async def drain(self) -> None:
+        """Accept nothing more; return when the last connection has ended."""
+        for service in self._services:
+            service.stop_accepting()
+        for service in self._services:
+            await service.finished()
+
+    async def end(self) -> None:
+        """End every connection now, and hang up on the programs that are left."""
+        for service in self._services:
+            service.end()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_PATIENCE):
+                for service in self._services:
+                    await service.finished()
+        self._programs.end()
+
+    def list_connections(self) -> None:
+        """Write what goes on here to the log (SIGUSR2)."""
+        now = self._loop.time()
+        for service in self._services:
+            self._main.notice(
+                f"Service [{service.config.name}] in process {os.getpid()}: "
+                f"{len(service.connections)} open; {service.counters}"
+            )
+            for connection in service.connections.values():
+                self._main.notice(connection.describe(now))
+
+
+class _Obedience:
+    """Does what the supervisor says over the control channel until it says to end."""
+
+    def __init__(self, worker: Worker, log: Log, channel: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._worker = worker
+        self._log = log
+        self._channel = channel
+        self._drained: asyncio.Task[None] | None = None
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._answers: dict[bytes, Callable[[], None]] = {
+            control.DRAIN: self._drain,
+            control.STOP: self._stop,
+            control.LIST: worker.list_connections,
+            b"": self._stop,  # the supervisor is gone
+        }
+
+    async def run(self) -> None:
+        self._channel.setblocking(False)
+        self._loop.add_reader(self._channel.fileno(), self._readable)
+        self._loop.add_signal_handler(signal.SIGTERM, self._stop)
+        for number in _SIGNALS:
+            # Meant for the supervisor, which a terminal's Ctrl-C reaches as well. Handled and not ignored,
+            # for an ignored signal would be ignored by the programs that are run, too.
+            self._loop.add_signal_handler(number, _leave_to_the_supervisor)
+        self._worker.start()
+        self._channel.send(control.READY)
+        await self._over
+        await self._worker.end()
+
+    def _readable(self) -> None:
+        try:
+            message, descriptors, _, _ = socket.recv_fds(
+                self._channel, control.MESSAGE_LIMIT, control.DESCRIPTOR_LIMIT
+            )
+        except BlockingIOError:
+            return
+        except OSError:
+            message, descriptors = b"", []
+        if message == control.LOG:
+            self._log.adopt(descriptors)
+        else:
+            self._answers[message]()
+
+    def _drain(self) -> None:
+        if self._drained is None:
+            self._drained = self._loop.create_task(self._worker.drain())
+            self._drained.add_done_callback(lambda _: self._stop())
+
+    def _stop(self) -> None:
+        self._loop.remove_reader(self._channel.fileno())
+        if not self._over.done():
+            self._over.set_result(None)
+
+
+def serve(
+    services: Sequence[Prepared], options: GlobalOptions, log: Log, place: Place, channel: socket.socket
+) -> int:
+    """Be a worker of a supervisor: serve until `channel` says to end. Returns the exit status."""
+    with running_loop() as loop:
+
+        async def main() -> None:
+            await _Obedience(Worker(services, options, log, place), log, channel).run()
+
+        loop.run_until_complete(main())
+    return 0
+
+
+@contextlib.contextmanager
+def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A new event loop as the thread's current one; closed at the end."""
+    loop = new_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        yield loop
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def _environment(options: GlobalOptions) -> Mapping[str, str]:
+    return os.environ | dict(options.set_env)
+
+
+def _leave_to_the_supervisor() -> None:
+    pass

@@ -1,0 +1,114 @@
+"""A backend that gives back what it gets, and clients that say a line through a tunnel to it."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import socketserver
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from OpenSSL import SSL
+
+from .peers import PlainPeer, TlsPeer, client_context, dial, read_all, read_exactly
+
+GREETING = b"hello through the tunnel\n"
+
+
+class _Echo(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        sock: socket.socket = self.request
+        try:
+            while data := sock.recv(65536):
+                sock.sendall(data)
+        except OSError:
+            return
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 256
+
+
+class EchoServer:
+    """A plain TCP server that gives back what it gets, one thread for each connection."""
+
+    def __init__(self) -> None:
+        self._server = _Server(("127.0.0.1", 0), _Echo)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    def __enter__(self) -> EchoServer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@functools.cache
+def trusting(trust: Path) -> SSL.Context:
+    """A client's context that verifies against the file `trust`."""
+    return client_context(trust=trust)
+
+
+def open_tls(port: int, trust: Path) -> TlsPeer:
+    """A TLS connection, after its handshake."""
+    peer = TlsPeer(dial(port), trusting(trust), server=False)
+    try:
+        peer.handshake()
+    except BaseException:
+        peer.close()
+        raise
+    return peer
+
+
+def open_plain(port: int) -> PlainPeer:
+    """A plain connection."""
+    return PlainPeer(dial(port))
+
+
+def echo(peer: TlsPeer | PlainPeer, line: bytes = GREETING) -> None:
+    """Sends a line and takes it back; the connection stays open."""
+    peer.send(line)
+    assert read_exactly(peer, len(line)) == line
+
+
+def finish(peer: TlsPeer | PlainPeer) -> None:
+    """Ends a connection in order: says so, reads the other side's end, closes."""
+    try:
+        peer.end()
+        assert read_all(peer) == b""
+    finally:
+        peer.close()
+
+
+def say_tls(port: int, trust: Path, line: bytes = GREETING) -> None:
+    """A whole TLS connection that has a line given back."""
+    peer = open_tls(port, trust)
+    try:
+        echo(peer, line)
+        peer.end()
+        assert read_all(peer) == b""
+    finally:
+        peer.close()
+
+
+def say_plain(port: int, line: bytes = GREETING) -> None:
+    """A whole plain connection that has a line given back."""
+    peer = open_plain(port)
+    try:
+        echo(peer, line)
+        peer.end()
+        assert read_all(peer) == b""
+    finally:
+        peer.close()

@@ -1,0 +1,1 @@
+"""Tests of the command line, by real processes where they stand for what the user types."""

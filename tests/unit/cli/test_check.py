@@ -1,0 +1,133 @@
+"""`culvert check`: both forms of its output, and that it judges the files as well as the configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..identities import Identity, issue, write
+from .command import culvert
+
+
+@pytest.fixture(scope="module")
+def leaf() -> Identity:
+    return issue("leaf")
+
+
+@pytest.fixture
+def cert(tmp_path: Path, leaf: Identity) -> Path:
+    return write(tmp_path / "leaf.pem", leaf.cert_pem + leaf.key_pem())
+
+
+def server(cert: Path, options: str = "") -> str:
+    return f"[tunnel]\naccept = 127.0.0.1:0\nconnect = 1\ncert = {cert}\n{options}"
+
+
+def check(path: Path, content: str) -> tuple[int, dict[str, Any]]:
+    """The exit status and the object that `--format json` prints."""
+    path.write_text(content)
+    result = culvert("check", "--format", "json", str(path))
+    assert result.stderr == ""
+    return result.returncode, json.loads(result.stdout)
+
+
+def test_a_good_configuration(tmp_path: Path, cert: Path) -> None:
+    path = tmp_path / "good.conf"
+    status, report = check(path, server(cert))
+    assert (status, report) == (0, {"file": str(path), "ok": True, "findings": []})
+    result = culvert("check", str(path))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"{path} can be used: 0 error(s), 0 warning(s), 0 note(s)\n"
+
+
+def test_all_errors_are_reported_together(tmp_path: Path) -> None:
+    path = tmp_path / "bad.conf"
+    path.write_text("[tunnel]\nclient = yes\naccpt = 1\naccept = 0\nconnect = 1\nverify = 9\n")
+    result = culvert("check", str(path))
+    assert result.returncode == 1
+    errors = [line for line in result.stdout.splitlines() if line.startswith("error: ")]
+    assert [line.partition(": ")[2].partition('": ')[0] for line in errors] == [
+        f'{path}:3: "accpt = 1',
+        f'{path}:6: "verify = 9',
+    ]
+    assert '"accept"?' in errors[0]
+    assert result.stdout.splitlines()[-1].startswith(f"{path} cannot be used: 2 error(s), ")
+
+
+def test_a_finding_as_an_object(tmp_path: Path) -> None:
+    path = tmp_path / "bad.conf"
+    status, report = check(path, "[tunnel]\nclient = yes\naccept = 0\nconnect = 1\naccpt = 1\n")
+    assert (status, report["ok"]) == (1, False)
+    (finding,) = (found for found in report["findings"] if found["severity"] == "error")
+    assert set(finding) == {"severity", "path", "line", "text", "service", "message", "hint"}
+    assert (finding["path"], finding["line"], finding["text"]) == (str(path), 5, "accpt = 1")
+
+
+def test_a_warning_does_not_fail_the_check(tmp_path: Path) -> None:
+    status, report = check(tmp_path / "open.conf", "[tunnel]\nclient = yes\naccept = 0\nconnect = 1\n")
+    assert (status, report["ok"]) == (0, True)
+    assert [found["severity"] for found in report["findings"]] == ["warning"]
+    assert "needs authentication to prevent MITM attacks" in report["findings"][0]["message"]
+
+
+def test_the_files_are_judged(tmp_path: Path) -> None:
+    old = issue("old", ends_in=-1)
+    cert = write(tmp_path / "old.pem", old.cert_pem + old.key_pem(), 0o644)
+    status, report = check(tmp_path / "old.conf", server(cert))
+    assert (status, report["ok"]) == (1, False)
+    assert {found["severity"] for found in report["findings"]} == {"warning", "error"}
+    assert {(found["line"], found["service"]) for found in report["findings"]} == {(4, "tunnel")}
+
+
+def test_a_file_that_services_share_is_reported_once(tmp_path: Path, leaf: Identity) -> None:
+    cert = write(tmp_path / "shared.pem", leaf.cert_pem + leaf.key_pem(), 0o644)
+    services = "".join(f"[{name}]\naccept = 127.0.0.1:0\nconnect = 1\n" for name in ("one", "two", "three"))
+    status, report = check(tmp_path / "shared.conf", f"cert = {cert}\n{services}")
+    assert status == 0
+    (finding,) = report["findings"]
+    assert (finding["line"], finding["service"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    "option", ["ciphers = NO-SUCH-CIPHER", "ciphersuites = NO", "curves = NO-SUCH-GROUP"]
+)
+def test_what_openssl_refuses_is_found_without_a_start(tmp_path: Path, cert: Path, option: str) -> None:
+    status, report = check(tmp_path / "refused.conf", server(cert, option))
+    assert status == 1
+    (finding,) = report["findings"]
+    assert (finding["severity"], finding["text"]) == ("error", option)
+
+
+def test_a_locked_key_is_not_asked_for(tmp_path: Path, leaf: Identity) -> None:
+    cert = write(tmp_path / "locked.pem", leaf.cert_pem + leaf.key_pem("secret"))
+    status, report = check(tmp_path / "locked.conf", server(cert))
+    assert status == 0
+    assert [found["severity"] for found in report["findings"]] == ["note"]
+
+
+def test_trust_inside_a_jail_is_looked_for_there(tmp_path: Path) -> None:
+    jail = tmp_path / "jail"
+    (jail / "trusted").mkdir(parents=True)
+    options = f"chroot = {jail}\n[tunnel]\nclient = yes\naccept = 0\nconnect = 1\nverify = 2\n"
+    for folder, count in (("/trusted", 0), ("/missing", 1)):
+        _, report = check(tmp_path / "jail.conf", f"{options}CApath = {folder}\n")
+        assert sum("cannot be searched" in found["message"] for found in report["findings"]) == count
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "escape.conf"
+    path.write_text("[tunnel]\nclient = yes\naccept = 0\nconnect = 1\n\x1b[2Jaccpt = 1\n")
+    result = culvert("check", str(path))
+    assert result.returncode == 1
+    assert "\x1b" not in result.stdout
+
+
+def test_a_missing_file_is_a_finding(tmp_path: Path) -> None:
+    result = culvert("check", "--format", "json", str(tmp_path / "missing.conf"))
+    assert result.returncode == 1
+    (finding,) = json.loads(result.stdout)["findings"]
+    assert "No such file or directory" in finding["message"]
+    assert finding["path"] is None
