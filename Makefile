@@ -63,12 +63,12 @@ $(INSTALLED): pyproject.toml
 	    echo "(Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
 	@echo "Installing culvert into $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install --quiet --quiet --editable .
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo "Installing the development tools into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --quiet --editable '.[dev]'
 	@touch $@
 
 clean:

@@ -4,7 +4,7 @@ Started as `python backend.py KIND DESCRIPTOR` with a listening socket; it ends 
 so that it never outlives the bench.
 
     echo     gives back what it gets, on any number of connections
-    answer   reads a request of one piece, gives ANSWER and closes (one at a time)
+    answer   reads a request of one piece, answers it if there is one, and closes (one at a time)
     sink     reads to the end, then answers with the number of bytes it got (one at a time)
     source   is asked for a number of seconds, sends as long, ends with the number of bytes sent before
 """
@@ -25,7 +25,6 @@ from pathlib import Path
 
 BLOCK = 256 * 1024
 """Bytes per call: large, so that the ends of a transfer cost little beside the tunnels."""
-ANSWER = b"HTTP/1.0 200 OK\r\n\r\n"
 COUNT = struct.Struct(">Q")
 SECONDS = struct.Struct(">d")
 
@@ -73,7 +72,7 @@ def _answer(listener: socket.socket) -> None:
     while True:
         with listener.accept()[0] as connection, contextlib.suppress(ConnectionError):
             if connection.recv(4096):
-                connection.sendall(ANSWER)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
 
 
 def _sink(listener: socket.socket) -> None:

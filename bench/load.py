@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from OpenSSL import SSL
 
-from bench.backend import ANSWER, BLOCK, COUNT, SECONDS
+from bench.backend import BLOCK, COUNT, SECONDS
 from bench.errors import MeasureError
 
 MESSAGE = bytes(range(64))
@@ -131,16 +131,35 @@ def _check_echo(received: bytes) -> None:
         raise MeasureError("an echo did not come back whole")
 
 
-class TlsClient:
-    """A blocking TLS 1.3 connection with the groups that Culvert's own OpenSSL offers; verifies nothing."""
+def tls_context(version: int = SSL.TLS1_3_VERSION) -> SSL.Context:
+    """For clients of one version of TLS with the groups that Culvert's own OpenSSL offers; trusts anyone."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(version)
+    context.set_max_proto_version(version)
+    context.set_verify(SSL.VERIFY_PEER, _note_certificate)
+    return context
 
-    def __init__(self, port: int) -> None:
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        context.set_min_proto_version(SSL.TLS1_3_VERSION)
+
+def _note_certificate(connection: SSL.Connection, *_: object) -> bool:
+    """Asked in full handshakes alone: to resume a session no certificate is shown."""
+    connection.set_app_data(True)
+    return True
+
+
+class TlsClient:
+    """A blocking TLS connection that resumes `session` if there is one."""
+
+    def __init__(self, port: int, context: SSL.Context, session: SSL.Session | None = None) -> None:
         self._socket = connect(port)
         self._tls = SSL.Connection(context, self._socket)
         self._tls.set_connect_state()
+        if session is not None:
+            self._tls.set_session(session)
         self._tls.do_handshake()
+        if self._tls.get_app_data() is None and session is None:
+            raise MeasureError("a full handshake showed no certificate")
+        if self._tls.get_app_data() is not None and session is not None:
+            raise MeasureError("a session was not resumed")
 
     def __enter__(self) -> TlsClient:
         return self
@@ -152,73 +171,70 @@ class TlsClient:
         """The name of the group that the handshake settled on."""
         return self._tls.get_group_name() or "unknown"
 
+    def session(self) -> SSL.Session | None:
+        """What can be resumed; in TLS 1.3 only after something was received."""
+        return self._tls.get_session()
+
     def round_trip(self) -> None:
         """Send a message and receive it back."""
         self._tls.sendall(MESSAGE)
         _check_echo(self._tls.recv(len(MESSAGE)))
 
-    def request(self) -> None:
-        """Send a request and receive the answer to its end, the peer's close_notify."""
-        self._tls.sendall(MESSAGE)
-        answer = b""
+    def finish(self) -> None:
+        """Send close_notify, and wait for that of the peer."""
+        self._tls.shutdown()
         with contextlib.suppress(SSL.ZeroReturnError):
-            while True:
-                answer += self._tls.recv(len(ANSWER))
-        if answer != ANSWER:
-            raise MeasureError("an answer did not come whole")
+            self._tls.recv(1)
+            raise MeasureError("a backend sent something that nobody asked for")
 
 
 @contextlib.contextmanager
 def idle_connections(port: int, count: int) -> Iterator[None]:
-    """So many connections to an echo service, each by a full handshake and used once, that then say nothing."""
+    """So many connections to an echo service, by full handshakes and used once, that then say nothing."""
+    context = tls_context()
     with contextlib.ExitStack() as clients:
         for _ in range(count):
-            clients.enter_context(TlsClient(port)).round_trip()
+            clients.enter_context(TlsClient(port, context)).round_trip()
         yield
 
 
-def requests(port: int, seconds: float) -> int:
-    """One connection after the other, each by a full handshake and with one request: how many were made.
-
-    It stands in for s_time where a group matters: that can choose none, and an older OpenSSL has none that
-    is post-quantum.
-    """
+def handshakes(port: int, seconds: float, version: int, *, resume: bool) -> int:
+    """One connection after the other, ended at once and in good order by the client: how many were made."""
+    context = tls_context(version)
+    session = None
+    if resume:
+        with TlsClient(port, context) as first:
+            first.finish()
+            session = first.session()
     end = time.monotonic() + seconds
     made = 0
     while time.monotonic() < end:
-        with TlsClient(port) as client:
-            client.request()
+        with TlsClient(port, context, session) as client:
+            client.finish()
         made += 1
     return made
 
 
-def s_time(port: int, seconds: int, version: str, *, reuse: bool) -> int:
-    """The same by `openssl s_time`, where `version` is its option for one, with full or resumed handshakes.
+def s_time(port: int, seconds: int, *, resume: bool) -> int:
+    """One connection after the other by `openssl s_time`, each with a request: how many were made.
 
-    Without -www it would close at once: a server that then fails to send its tickets is spared the
-    connection to the backend, and a client that never reads them can resume nothing in TLS 1.3.
+    Without -www it resets each connection at once: a server that then fails to send its tickets is spared
+    the connection to the backend, and a client that never reads them can resume nothing in TLS 1.3.
     """
-    mode = "-reuse" if reuse else "-new"
-    command = [
-        "openssl",
-        "s_time",
-        "-connect",
-        f"127.0.0.1:{port}",
-        mode,
-        version,
-        "-www",
-        "/",
-        "-time",
-        str(seconds),
-    ]
+    mode, mark = ("-reuse", "r") if resume else ("-new", "*")
+    command = ["openssl", "s_time", "-connect", f"127.0.0.1:{port}", "-tls1_3", mode, "-www", "/"]
     try:
         output = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds + _WAIT_SECONDS, check=True
+            [*command, "-time", str(seconds)],
+            capture_output=True,
+            text=True,
+            timeout=seconds + _WAIT_SECONDS,
+            check=True,
         ).stdout
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as failure:
         raise MeasureError(f"openssl s_time failed: {failure}") from failure
     marks = "".join(re.findall(r"^[r*]+$", output, re.MULTILINE))
     made = re.search(r"^(\d+) connections in [\d.]+s;", output, re.MULTILINE)
-    if made is None or marks.strip("r" if reuse else "*"):
-        raise MeasureError(f"openssl s_time made other handshakes than {mode} {version}")
+    if made is None or marks.strip(mark):
+        raise MeasureError(f"openssl s_time {mode} made other handshakes than that")
     return int(made[1])

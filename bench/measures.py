@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from OpenSSL import SSL
+
 from bench import backend, load, peers
 from bench.accounting import ProcessTree
 from bench.errors import MeasureError
@@ -102,29 +104,30 @@ def trips(program: Program, scene: Scene) -> Outcome:
 
 
 def handshakes(program: Program, scene: Scene) -> Outcome:
-    """Connections to the server end, one after the other, each with one request and its answer."""
+    """Connections to the server end, one after the other."""
     seconds = scene.effort.handshakes
-    figures: dict[str, float] = {}
     with scene.server_end(program, "answer") as server:
-        for name, version, reuse in (
-            ("full", "-tls1_3", False),
-            ("resumed_tls13", "-tls1_3", True),
-            ("resumed_tls12", "-tls1_2", True),
-        ):
-            figures[name] = _cpu_each(
-                server, partial(load.s_time, server.port, seconds, version, reuse=reuse)
-            )
+        own = partial(load.handshakes, server.port, seconds)
+        s_time = partial(load.s_time, server.port, seconds)
+        figures = {
+            "full": _cpu_each(server, partial(own, SSL.TLS1_3_VERSION, resume=False)),
+            "resumed_tls13": _cpu_each(server, partial(own, SSL.TLS1_3_VERSION, resume=True)),
+            "resumed_tls12": _cpu_each(server, partial(own, SSL.TLS1_2_VERSION, resume=True)),
+            "full_request": _cpu_each(server, partial(s_time, resume=False)),
+            "resumed_request": _cpu_each(server, partial(s_time, resume=True)),
+        }
     with scene.server_end(program, "answer", pinned=False) as server:
-        figures["full_default"] = _cpu_each(server, partial(load.requests, server.port, seconds))
-        with load.TlsClient(server.port) as client:
+        own = partial(load.handshakes, server.port, seconds, SSL.TLS1_3_VERSION, resume=False)
+        figures["full_default"] = _cpu_each(server, own)
+        with load.TlsClient(server.port, load.tls_context()) as client:
             group = client.group()
     return Outcome(figures, (f"{program.name}'s default group here: {group}",))
 
 
 def _cpu_each(server: Tunnel, work: Callable[[], int]) -> float:
     """Microseconds of the server's CPU time for each connection that the work made, once it is warm."""
-    with load.TlsClient(server.port) as client:
-        client.request()
+    with load.TlsClient(server.port, load.tls_context()) as client:
+        client.finish()
     tree = ProcessTree(server.pid)
     before = tree.cpu_seconds()
     made = work()
@@ -136,7 +139,7 @@ def _cpu_each(server: Tunnel, work: Callable[[], int]) -> float:
 def memory(program: Program, scene: Scene) -> Outcome:
     """How much the server end grows by idle connections."""
     with scene.server_end(program, "echo") as server:
-        with load.TlsClient(server.port) as client:
+        with load.TlsClient(server.port, load.tls_context()) as client:
             client.round_trip()
         tree = ProcessTree(server.pid)
         before = tree.memory_bytes()
@@ -153,7 +156,7 @@ def start(program: Program, scene: Scene) -> Outcome:
     for _ in range(scene.effort.starts):
         with scene.server_end(program, "echo") as server:
             accepted.append((server.accepted - server.spawned) * 1e3)
-            with load.TlsClient(server.port) as client:
+            with load.TlsClient(server.port, load.tls_context()) as client:
                 client.round_trip()
                 served.append((time.monotonic() - server.spawned) * 1e3)
             at_rest.append(ProcessTree(server.pid).memory_bytes() / 1024**2)
@@ -198,9 +201,11 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("trip_median_1", "latency, 1 connection, median", "µs", ratio_at_most=1.3),
     Quantity("trip_p99_1", "latency, 1 connection, p99", "µs"),
     Quantity("full", "CPU per full handshake, TLS 1.3", "µs", ratio_at_most=1.0),
-    Quantity("full_default", "CPU per full handshake, each one's default group", "µs"),
+    Quantity("full_default", "CPU per full handshake, TLS 1.3, default group", "µs"),
     Quantity("resumed_tls13", "CPU per resumed handshake, TLS 1.3", "µs", ratio_at_most=1.0),
     Quantity("resumed_tls12", "CPU per resumed handshake, TLS 1.2", "µs", ratio_at_most=1.0),
+    Quantity("full_request", "CPU per full handshake and request, TLS 1.3", "µs", ratio_at_most=1.0),
+    Quantity("resumed_request", "CPU per resumed handshake and request, TLS 1.3", "µs", ratio_at_most=1.0),
     Quantity("idle", "memory per idle connection", "KiB", ratio_at_most=0.4),
     Quantity("at_rest", "memory at rest", "MiB"),
     Quantity("start_accepted", "start to first accepted connection", "ms", figure_below=1000),

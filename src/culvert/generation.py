@@ -185,8 +185,7 @@ class _Build:
             return None
         for prepared in self._previous.services if self._previous is not None else ():
             if prepared.listener is not None and prepared.config.accept == service.accept:
-                for sock in prepared.listener.sockets:
-                    sockopt.apply(sock, service.socket_options, "a")
+                _set_options(prepared.listener, service)
                 return prepared.listener
         listener = listen(service)
         self._fresh.append(listener)
@@ -203,6 +202,19 @@ class _Build:
     def _turns(self, services: tuple[Prepared, ...]) -> dict[str, Turn]:
         known = dict(self._previous.turns) if self._previous is not None else {}
         return known | {p.config.name: p.turn for p in services if p.turn is not None}
+
+
+def _set_options(listener: Listener, service: Service) -> None:
+    """Give a shared listener the socket options of the service that takes it over."""
+    for sock in listener.sockets:
+        try:
+            sockopt.apply(sock, sockopt.settings(service.socket_options, "a", sock.family))
+        except OSError as error:
+            raise ConfigurationError.single(
+                f"Cannot set the options of the accept socket: {os_reason(error)}",
+                service.where("socket"),
+                service.name,
+            ) from None
 
 
 def _worker_count(options: GlobalOptions) -> int:

@@ -15,6 +15,8 @@ INPUT_LIMIT = 512 * 1024
 class Handshake:
     """One handshake. `run` it once; the stream is left open whatever comes of it.
 
+    The session tickets of a TLS 1.3 server stay in the engine: whoever goes on with it sends its `output`.
+
     It stands on readiness callbacks like the relay, not on the loop's socket coroutines: they would need
     a buffer and two futures for each flight.
     """
@@ -88,6 +90,9 @@ class Handshake:
             finished = self._engine.handshake()
         except TlsError as error:
             failure = error
+        if finished and self._engine.output_can_wait:
+            self._done.set_result(None)
+            return
         try:
             self._send(self._engine.output())
         except OSError as error:

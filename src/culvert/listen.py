@@ -98,11 +98,9 @@ def _bound(
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if only_ipv6 and family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sockopt.apply(sock, service.socket_options, "a")
+        sockopt.apply(sock, sockopt.settings(service.socket_options, "a", family))
         sock.bind(sockaddr)
         sock.listen(BACKLOG)
     except BaseException:

@@ -18,6 +18,8 @@ Pitfalls:
   alert, an answer) may still wait to be read, so reading goes on, and its end decides the outcome.
 - In TLS, reading can make output (an alert, a key update), and writing can need input (renegotiation).
 - TIMEOUTclose runs from the last byte that moved, not from the first close: a long download may follow.
+- A TLS 1.3 server's session tickets stay in the engine until there is data to send along with them, or
+  a quiet moment: a send of their own would cost a tenth of a short connection.
 - The engine's buffers grow with a burst; a connection that falls quiet gives the memory back.
 """
 
@@ -100,6 +102,7 @@ class Relay:
         "_plain_shut",
         "_plain_writing",
         "_received",
+        "_tickets_kept",
         "_timer",
         "_tls_ended",
         "_tls_error",
@@ -143,7 +146,8 @@ class Relay:
         self._tls_reading = self._plain_reading = False
         self._tls_writing = self._plain_writing = False
         self._plain_exhausted = False
-        self._burst = False
+        self._tickets_kept = engine.output_can_wait
+        self._burst = True  # the handshake was one
         self._done: asyncio.Future[End] = loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._on_first_answer: Callable[[], None] | None = None
@@ -158,10 +162,9 @@ class Relay:
         side have been taken: a TLS 1.3 server has sent its session by then.
         """
         self._on_first_answer = on_first_answer
-        self._engine.trim()  # the handshake was a burst as well
         self._active = self._loop.time()
         try:
-            self._deliver(self._engine.drain())
+            self._deliver(self._engine.drain())  # what came together with the handshake's end
             self._steer()
             return await self._done
         finally:
@@ -216,7 +219,7 @@ class Relay:
         if engine.blocked is not None:
             engine.resume()
             self._steer()
-        if pending := engine.output():
+        if not self._tickets_kept and (pending := engine.output()):
             self._send_to_tls(pending)
         if engine.status:
             self._tls_finished()
@@ -284,6 +287,7 @@ class Relay:
             self._note_burst()
         engine = self._engine
         pending = engine.encrypt(count)
+        self._tickets_kept = False
         self.sent_to_tls += count
         self._send_to_tls(pending)
         if engine.blocked is not None:
@@ -453,9 +457,16 @@ class Relay:
             return
         if self._burst and quiet >= TRIM_AFTER:
             self._burst = False
-            if self._engine.blocked is None:
-                self._engine.trim()
+            self._rest()
         self._set_timer()
+
+    def _rest(self) -> None:
+        """After a burst: give back the engine's memory, once nothing is kept in it."""
+        self._tickets_kept = False
+        if self._engine.blocked is None:
+            if pending := self._engine.output():
+                self._send_to_tls(pending)
+            self._engine.trim()
 
     # --- the end ---
 

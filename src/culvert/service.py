@@ -102,6 +102,9 @@ class RunningService:
         )
         self._turn = prepared.turn
         self._sockets = prepared.listener.sockets if prepared.listener is not None else ()
+        # All sockets of a listener are of the internet or of the Unix family.
+        family = self._sockets[0].family if self._sockets else socket.AF_UNIX
+        self._settings = sockopt.settings(prepared.config.socket_options, "l", family)
         self._accepting = False
         self._repeating: asyncio.Task[None] | None = None
 
@@ -158,7 +161,7 @@ class RunningService:
         self.counters.accepted += 1
         try:
             accepted.setblocking(False)
-            sockopt.apply(accepted, self.config.socket_options, "l")
+            sockopt.apply(accepted, self._settings)
         except OSError as error:
             self._log.error(f"Connection from {peer}: {os_reason(error)} ({error.errno})")
             accepted.close()

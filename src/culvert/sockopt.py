@@ -1,4 +1,4 @@
-"""The socket options that `socket = a|l|r:NAME=VALUE` may name, applied to real sockets."""
+"""The socket options that `socket = a|l|r:NAME=VALUE` sets, prepared once and applied to many sockets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import struct
 from collections.abc import Iterable
 
 from culvert.config.model import SocketOption
+
+Setting = tuple[int, int, int | bytes]
+"""The arguments of one setsockopt call."""
 
 _LEVELS = {
     "SO": socket.SOL_SOCKET,
@@ -17,49 +20,46 @@ _LEVELS = {
 _NOT_IN_SOCKET_MODULE = {"IP_FREEBIND": 15}
 
 
-class SocketOptionError(OSError):
-    """An option that the kernel refused; `strerror` is its reason."""
+def settings(options: Iterable[SocketOption], target: str, family: int) -> tuple[Setting, ...]:
+    """What to set on sockets of one `family` for `target`: `a` listening, `l` accepted, `r` connected.
 
-    def __init__(self, option: SocketOption, error: OSError) -> None:
-        super().__init__(error.errno, error.strerror)
-        self.option = option
-
-
-def apply(sock: socket.socket, options: Iterable[SocketOption], target: str) -> None:
-    """Set the options for `target`: `a` listening, `l` accepted, `r` connected. Raises SocketOptionError.
-
-    TCP_NODELAY is set on accepted and connected TCP sockets unless an option says otherwise, and what
-    belongs to TCP or IP is passed over on a Unix socket.
+    Options of IP and TCP have no meaning for a Unix socket, nor those of IPv6 for IPv4: they are left out.
     """
-    chosen = {option.name: option for option in options if option.target == target}
-    internet = sock.family != socket.AF_UNIX
-    if internet and target != "a" and "TCP_NODELAY" not in chosen:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for option in chosen.values():
-        if internet or option.name.startswith("SO_"):
-            _set(sock, option)
+    return tuple(
+        _setting(option) for option in options if option.target == target and _fits(option.name, family)
+    )
+
+
+def apply(sock: socket.socket, chosen: Iterable[Setting]) -> None:
+    """Make the calls. Raises OSError where the kernel refuses one."""
+    for level, number, value in chosen:
+        sock.setsockopt(level, number, value)
 
 
 def reset_on_close(sock: socket.socket) -> None:
     """Make the coming close send an RST (SO_LINGER of no time, socket(7)); Unix sockets just close."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-def _set(sock: socket.socket, option: SocketOption) -> None:
+_RESET = struct.pack("ii", 1, 0)
+
+
+def _fits(name: str, family: int) -> bool:
+    level = _LEVELS[name.partition("_")[0]]
+    if level == socket.IPPROTO_IPV6:
+        return family == socket.AF_INET6
+    return level == socket.SOL_SOCKET or family != socket.AF_UNIX
+
+
+def _setting(option: SocketOption) -> Setting:
     level = _LEVELS[option.name.partition("_")[0]]
-    number = _NOT_IN_SOCKET_MODULE.get(option.name) or getattr(socket, option.name)
-    try:
-        sock.setsockopt(level, number, _packed(option))
-    except OSError as error:
-        raise SocketOptionError(option, error) from None
-
-
-def _packed(option: SocketOption) -> int | bytes:
+    number = _NOT_IN_SOCKET_MODULE.get(option.name) or int(getattr(socket, option.name))
     match option.value:
-        case int(number):
-            return number
+        case int(value):
+            return level, number, value
         case str(name):
-            return name.encode() + b"\0"
+            return level, number, name.encode() + b"\0"
         case (first, second):
             # SO_LINGER is a pair of ints, the time-outs are a struct timeval of longs.
-            return struct.pack("ii" if option.name == "SO_LINGER" else "ll", first, second)
+            packed = struct.pack("ii" if option.name == "SO_LINGER" else "ll", first, second)
+            return level, number, packed

@@ -25,7 +25,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = 65534
 """The number of `nobody` and of its group on every distribution of interest."""
 
-LOG_LINE = re.compile(r"^\d{4}\.\d\d\.\d\d \d\d:\d\d:\d\d LOG(?P<level>[0-7])\[(?P<id>[^\]]+)\]: (?P<text>.*)$")
+LOG_LINE = re.compile(
+    r"^\d{4}\.\d\d\.\d\d \d\d:\d\d:\d\d LOG(?P<level>[0-7])\[(?P<id>[^\]]+)\]: (?P<text>.*)$"
+)
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -121,9 +123,7 @@ class Detached:
 
     def launch(self, path: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Runs the command with the file (as `path` names it) to the launcher's end."""
-        return run(
-            [*self._argv, str(path or self.path)], folder=self.folder, environment=self._environment
-        )
+        return run([*self._argv, str(path or self.path)], folder=self.folder, environment=self._environment)
 
     def start(self, path: Path | None = None) -> Detached:
         """Starts the daemon and waits until it accepts."""

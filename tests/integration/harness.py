@@ -154,7 +154,8 @@ class Culvert:
     """One run of `culvert run FILE` (or another command that takes the file), in the foreground.
 
     `services` is the configuration behind HEADER and `options` (more global lines); with `header=""` it is
-    the whole file. `workers=None` leaves the option out. Use as a context manager, or `start` and `stop`.
+    the whole file. `workers=None` leaves the option out; `prefix` is a command that runs the daemon. Use
+    it as a context manager, or call `start` and `stop`.
     """
 
     def __init__(
@@ -166,6 +167,7 @@ class Culvert:
         header: str = HEADER,
         workers: int | None = 1,
         command: Sequence[str] = ("run",),
+        prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
@@ -173,6 +175,7 @@ class Culvert:
         self.temporary = folder / "tmp"
         self._header = header + options + ("" if workers is None else f"workers = {workers}\n")
         self._command = command
+        self._prefix = prefix
         self.stopped = False
         self._mark = f"CULVERT_TEST_MARK={uuid.uuid4().hex}"
         self._environment = dict(environment or {})
@@ -187,7 +190,7 @@ class Culvert:
         self.temporary.mkdir(exist_ok=True)
         name, _, value = self._mark.partition("=")
         self.process = subprocess.Popen(
-            self._argv(),
+            [*self._prefix, *self._argv()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -123,16 +123,21 @@ def dial(port: int, host: str = "127.0.0.1", receive_buffer: int | None = None) 
 
 
 class Listener:
-    """A listening TCP socket on a port that the kernel chose."""
+    """A listening TCP socket, on a port that the kernel chooses if none is given."""
 
     def __init__(
-        self, host: str = "127.0.0.1", receive_buffer: int | None = None, backlog: int = 128
+        self,
+        host: str = "127.0.0.1",
+        receive_buffer: int | None = None,
+        backlog: int = 128,
+        port: int = 0,
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.sock.bind((host, 0))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.sock.bind((host, port))
         self.sock.listen(backlog)
         self.sock.settimeout(PATIENCE)
         self._accepted: list[socket.socket] = []
@@ -167,10 +172,14 @@ class Peers:
         return sock
 
     def listen(
-        self, host: str = "127.0.0.1", receive_buffer: int | None = None, backlog: int = 128
+        self,
+        host: str = "127.0.0.1",
+        receive_buffer: int | None = None,
+        backlog: int = 128,
+        port: int = 0,
     ) -> Listener:
         """See `Listener`."""
-        listener = Listener(host, receive_buffer, backlog)
+        listener = Listener(host, receive_buffer, backlog, port)
         self._closers.append(listener.close)
         return listener
 

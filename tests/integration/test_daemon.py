@@ -121,8 +121,9 @@ class TestDetached:
             launched = detached.launch()
         assert launched.returncode == 1
         assert launched.stdout == ""
-        assert f"Binding service [echo] to 127.0.0.1:{port}: Address already in use (98)" in launched.stderr
         assert "Binding service [echo] failed" in launched.stderr
+        assert f"127.0.0.1:{port}" in launched.stderr
+        assert "Address already in use" in launched.stderr
         assert not detached.leftovers()
         assert not detached.pid_file.exists()
 
@@ -198,7 +199,9 @@ class TestPidFile:
         os.kill(detached.pid, 0)
         detached.stop()
 
-    def test_an_empty_name_makes_none(self, culvert: Callable[..., Culvert], certificates: Certificates) -> None:
+    def test_an_empty_name_makes_none(
+        self, culvert: Callable[..., Culvert], certificates: Certificates
+    ) -> None:
         daemon = culvert(echo_service(certificates, 0))
         assert sorted(path.name for path in daemon.folder.iterdir()) == ["culvert.conf", "tmp"]
 
@@ -207,7 +210,9 @@ class TestPidFile:
     ) -> None:
         path = tmp_path / "daemon.conf"
         missing = tmp_path / "missing" / "daemon.pid"
-        path.write_text(f"foreground = yes\nsyslog = no\npid = {missing}\n" + echo_service(certificates, port))
+        path.write_text(
+            f"foreground = yes\nsyslog = no\npid = {missing}\n" + echo_service(certificates, port)
+        )
         finished = run(command("run", path))
         assert finished.returncode == 1
         assert str(missing) in finished.stderr

@@ -139,9 +139,7 @@ def test_sequential_identifiers_are_apart_on_several_workers(
     assert len(set(found)) == 12
 
 
-def test_unique_identifiers_are_long_and_never_the_same(
-    culvert: Start, certificates: Certificates
-) -> None:
+def test_unique_identifiers_are_long_and_never_the_same(culvert: Start, certificates: Certificates) -> None:
     daemon = culvert(service(certificates, "logId = unique"), workers=2)
     found = identifiers(daemon, certificates, 12)
     assert len(set(found)) == 12

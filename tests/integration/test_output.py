@@ -62,9 +62,7 @@ def test_every_process_appends(tmp_path: Path, certificates: Certificates) -> No
                 assert int(fields[fields.index("flags:") + 1], 8) & os.O_APPEND
 
 
-def test_a_log_emptied_by_another_goes_on_from_its_start(
-    tmp_path: Path, certificates: Certificates
-) -> None:
+def test_a_log_emptied_by_another_goes_on_from_its_start(tmp_path: Path, certificates: Certificates) -> None:
     log = tmp_path / "the.log"
     with Culvert(tmp_path, service(certificates), options=f"output = {log}\n") as daemon:
         LogFile(log).wait("Accepting new connections")

@@ -77,10 +77,7 @@ def syslogd() -> Iterator[Syslogd]:
 def service(certificates: Certificates, port: int = 0, program: str = "exec = /bin/cat") -> str:
     """A service that gives back what it gets."""
     leaf = certificates.server
-    return (
-        f"[echo]\naccept = 127.0.0.1:{port}\n{program}\n"
-        f"cert = {leaf.cert}\nkey = {leaf.key}\n"
-    )
+    return f"[echo]\naccept = 127.0.0.1:{port}\n{program}\ncert = {leaf.cert}\nkey = {leaf.key}\n"
 
 
 HEADER = "foreground = yes\npid =\n"

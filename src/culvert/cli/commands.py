@@ -41,8 +41,11 @@ class Format(enum.StrEnum):
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run one command; ends by SystemExit with its status."""
-    app(args=list(arguments), prog_name="culvert")
+    """Run one command and return its exit status."""
+    try:
+        app(args=list(arguments), prog_name="culvert")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     return 0
 
 

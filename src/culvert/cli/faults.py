@@ -7,6 +7,7 @@ exit status.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import sys
@@ -23,7 +24,8 @@ CRASH_STATUS = 70
 import of any other fails."""
 
 _INTERRUPTED_STATUS = 130
-_BROKEN_PIPE_STATUS = 1
+_OUTPUT_STATUS = 1
+_OUTPUT_ERRORS = frozenset({errno.EPIPE, errno.ENOSPC})
 _MARKS = {Severity.ERROR: "!", Severity.WARNING: ":", Severity.NOTE: "."}
 
 
@@ -63,19 +65,29 @@ def report(error: ConfigurationError) -> None:
 def guard(command: Callable[[], int]) -> int:
     """Run a command and return its exit status, whatever happens in it."""
     try:
-        return command()
+        status = command()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # left to the interpreter's exit, a failure would end in a traceback
+        return status
     except ConfigurationError as error:
         report(error)
         return CONFIGURATION_STATUS
     except KeyboardInterrupt:
         return _INTERRUPTED_STATUS
-    except BrokenPipeError:
-        # The reader of our output went away; what Python still holds must not be flushed to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE_STATUS
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS:
+            return _give_up_output(error)
         _report_fault(error)
         return CRASH_STATUS
+
+
+def _give_up_output(error: OSError) -> int:
+    """End for want of a place to write to: quietly where the reader went away, as `| head` does."""
+    if error.errno != errno.EPIPE:
+        say(f"Cannot write: {error.strerror}")
+    # What Python still holds would be written, and fail once more, as it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return _OUTPUT_STATUS
 
 
 def _report_fault(error: Exception) -> None:

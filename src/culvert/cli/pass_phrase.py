@@ -28,3 +28,5 @@ class Prompt:
             return getpass.getpass(f"Pass phrase for {path}: ").encode()
         except EOFError:
             raise OSError("no pass phrase was given") from None
+        except UnicodeDecodeError:
+            raise OSError("what was typed is no text in this locale") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from culvert.cli.faults import CONFIGURATION_STATUS, report, say
 from culvert.cli.pass_phrase import Prompt
 from culvert.errors import ConfigurationError
@@ -30,7 +32,7 @@ def _run(source: str | int, origin: str) -> int:
 def _serve(source: str | int) -> int:
     # TLS and the event loop are loaded for a daemon only: this module is imported for -help as well.
     from culvert.generation import ConfigurationSource, Generation, builder  # noqa: PLC0415
-    from culvert.supervisor import Supervisor  # noqa: PLC0415
+    from culvert.supervisor import Build, Supervisor  # noqa: PLC0415
 
     prompt = Prompt()
     load = builder(ConfigurationSource(source), prompt)
@@ -39,4 +41,5 @@ def _serve(source: str | int) -> int:
         prompt.closed = previous is not None
         return load(previous)
 
-    return Supervisor(build).run()
+    # The supervisor hands back to `build`, and to what it built, nothing but what `build` made.
+    return Supervisor(cast(Build, build)).run()

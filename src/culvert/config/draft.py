@@ -12,7 +12,7 @@ from culvert.errors import Location
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One setting: its typed value, and the rank of its line in the order in which the files were read."""
+    """One setting: its typed value, and its rank among all settings in the order of reading."""
 
     value: Any
     location: Location

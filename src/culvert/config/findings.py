@@ -16,9 +16,9 @@ class Findings:
         self._errors = 0
         self._order: dict[tuple[str, int], int] = {}
 
-    def place(self, location: Location) -> int:
-        """Note that this line comes next and return its rank; a line keeps its first rank."""
-        return self._order.setdefault((location.path, location.line), len(self._order))
+    def place(self, location: Location) -> None:
+        """Note that this line comes next; one that is read again keeps its first place."""
+        self._order.setdefault((location.path, location.line), len(self._order))
 
     def error(
         self, message: str, where: Location | None, service: str | None = None, hint: str | None = None

@@ -79,7 +79,9 @@ def read_file(path: str, limit: int = MAX_BYTES) -> bytes:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError.single(f"cannot read the configuration file {path}: {reason}") from error
     if len(content) > limit:
-        raise ConfigurationError.single(f"cannot read the configuration file {path}: it is larger than 16 MB")
+        raise ConfigurationError.single(
+            f"cannot read the configuration file {path}: a configuration has at most 16 MB"
+        )
     return content
 
 
@@ -97,7 +99,7 @@ class Lexer:
 
     def items(self, content: bytes, path: str) -> Iterator[Item]:
         """The items of `content`, in order; `path` is what messages call it."""
-        self._budget -= len(content)
+        self._budget = max(0, self._budget - len(content))
         lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
         for number, line in enumerate(lines, start=1):
             if self._findings.hopeless:
@@ -184,7 +186,7 @@ def _files(folder: str) -> list[str]:
     if not folder:
         raise ValueError("the value is empty")
     with os.scandir(folder) as entries:
-        return sorted(e.path for e in entries if e.is_file() or (e.is_symlink() and not e.is_dir()))
+        return sorted(entry.path for entry in entries if entry.is_file() or not Path(entry.path).exists())
 
 
 def _fault(line: bytes, text: str) -> str | None:

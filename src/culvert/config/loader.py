@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 from culvert.config.derived import derived_fields
@@ -41,7 +42,7 @@ def loads(text: bytes | str, path: str) -> Configuration:
         reader.check()
     if findings.failed:
         raise ConfigurationError(findings.in_order())
-    return reader.configuration(findings)
+    return reader.configuration()
 
 
 class _Reader:
@@ -53,6 +54,7 @@ class _Reader:
         self._defaults = Draft(named("service").default, Location(path, 1, ""))
         self._sections: list[Draft] = []
         self._faulty: list[Draft] = []
+        self._settings = 0
 
     def read(self, items: Iterable[Item]) -> None:
         """Take the items in; whatever is wrong with one of them goes to the findings."""
@@ -72,14 +74,14 @@ class _Reader:
         check_names(drafts, self._findings)
         check_addresses(drafts, self._findings)
 
-    def configuration(self, findings: Findings) -> Configuration:
+    def configuration(self) -> Configuration:
         """The tree; to be called only if nothing is wrong."""
         return Configuration(
             path=self._path,
             options=_global_options(self._defaults),
             services=tuple(_service(draft) for draft in self._drafts()),
             inetd=not self._sections,
-            findings=findings.in_order(),
+            findings=self._findings.in_order(),
         )
 
     def _drafts(self) -> list[Draft]:
@@ -87,6 +89,9 @@ class _Reader:
 
     def _set(self, setting: Setting) -> None:
         draft = self._sections[-1] if self._sections else self._defaults
+        if self._settings == 0 and draft is self._defaults:
+            draft.location = setting.location
+        self._settings += 1
         option = find(setting.name)
         if option is None:
             self._unknown(draft, setting)
@@ -117,8 +122,7 @@ class _Reader:
         if not self._usable(option, value, setting.location):
             draft.spoil(option)
             return
-        rank = self._findings.place(setting.location)
-        replaced = draft.add(option, Entry(value, setting.location, rank))
+        replaced = draft.add(option, Entry(value, setting.location, self._settings))
         if replaced is not None:
             self._findings.warning(
                 f'"{option.name}" is set at {replaced.location} already; this line counts', setting.location
@@ -163,5 +167,9 @@ def _service(draft: Draft) -> Service:
         field: draft.value(option.name) for option in OPTIONS for field in option.service_fields
     }
     fields |= derived_fields(draft)
-    fields |= {"name": draft.name, "location": draft.location, "locations": draft.locations()}
+    fields |= {
+        "name": draft.name,
+        "location": draft.location,
+        "locations": MappingProxyType(draft.locations()),
+    }
     return Service(**fields)

@@ -66,7 +66,7 @@ class TlsContext:
                 lib.SSL_set_tlsext_host_name(ssl, server_name.encode("idna"))
         else:
             lib.SSL_set_accept_state(ssl)
-        return Engine(ssl, scratch)
+        return Engine(ssl, scratch, server=not self._service.client)
 
     def verification(self, engine: Engine) -> Verification | None:
         """What was found of this engine's peer; None where the service verifies nothing."""
@@ -140,8 +140,7 @@ class TlsContext:
             self._context.set_session_id(service.name.encode()[:32])
 
     def _use(self, credentials: Credentials) -> None:
-        option = "key" if self._service.key is not None else "cert"
-        with self._refusing(option, self._service.key or self._service.cert or ""):
+        with self._refusing("key", self._service.key or self._service.cert or ""):
             self._context.use_certificate(credentials.chain[0])
             for extra in credentials.chain[1:]:
                 self._context.add_extra_chain_cert(extra)
@@ -189,7 +188,7 @@ class TlsContext:
         except SSL.Error:
             raise ConfigurationError.single(
                 f"OpenSSL refuses '{option} = {value}'",
-                self._service.where(option),
+                self._service.where(option, "cert"),
                 self._service.name,
             ) from None
 

@@ -106,10 +106,9 @@ def certificates(service: Service, option: str, path: str, data: bytes) -> tuple
 
 def _load_key(service: Service, path: str, data: bytes, phrases: PassPhrases) -> PrivateKey:
     match = _PRIVATE_KEY.search(data)
-    option = "key" if service.key is not None else "cert"
     if match is None:
         raise _fault(
-            service, option, f"{path} holds no private key in PEM form", "set 'key' to the file that does"
+            service, "key", f"{path} holds no private key in PEM form", "set 'key' to the file that does"
         )
     block = match.group(0)
     try:
@@ -119,11 +118,11 @@ def _load_key(service: Service, path: str, data: bytes, phrases: PassPhrases) ->
             phrase = phrases.unlock(path, block, lambda phrase: load_pem_private_key(block, phrase))
             key = load_pem_private_key(block, phrase)
     except OSError as error:
-        raise _fault(service, option, f"The private key in {path} stays locked: {error}") from None
+        raise _fault(service, "key", f"The private key in {path} stays locked: {error}") from None
     except Exception as error:  # cryptography has a class of its own for each kind of broken key
-        raise _fault(service, option, f"Cannot use the private key in {path}: {error}") from None
+        raise _fault(service, "key", f"Cannot use the private key in {path}: {error}") from None
     if not isinstance(key, PrivateKey):
-        raise _fault(service, option, f"The private key in {path} is of a kind that TLS does not use")
+        raise _fault(service, "key", f"The private key in {path} is of a kind that TLS does not use")
     return key
 
 
@@ -160,10 +159,9 @@ def _matching(service: Service, credentials: Credentials) -> Credentials:
         return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))  # type: ignore[attr-defined]
 
     if public(credentials.chain[0].public_key()) != public(credentials.key.public_key()):
-        option = "key" if service.key is not None else "cert"
         raise _fault(
             service,
-            option,
+            "key",
             f"The private key in {service.key or service.cert} does not belong to the first certificate "
             f"in {service.cert}",
         )

@@ -67,6 +67,7 @@ class Engine:
         "_incoming",
         "_outgoing",
         "_received",
+        "_server",
         "_ssl",
         "_transformed",
         "blocked",
@@ -75,9 +76,10 @@ class Engine:
         "status",
     )
 
-    def __init__(self, ssl: Any, scratch: Scratch) -> None:
+    def __init__(self, ssl: Any, scratch: Scratch, *, server: bool) -> None:
         """`ssl` is an owned SSL that already knows its role; `scratch` is the worker's."""
         self._ssl = ssl
+        self._server = server
         self.scratch = scratch
         self._received = scratch.received_c
         self._transformed = scratch.transformed_c
@@ -165,12 +167,19 @@ class Engine:
         return TlsError(UNEXPECTED_EOF)
 
     def trim(self) -> None:
-        """Give back what a burst made the BIOs grow by. Unread ciphertext moves over; `output` must have
-        been taken."""
+        """Give back what a burst made the BIOs grow by. `output` must have been taken."""
         left = _BIO_read(self._incoming, self._transformed, _TRANSFORMED_SIZE)
         self._replace_bios()
         if left > 0:
             _BIO_write(self._incoming, self._transformed, left)
+
+    @property
+    def output_can_wait(self) -> bool:
+        """Whether the `output` at the end of this handshake is nothing that the peer waits for.
+
+        A TLS 1.3 server ends with session tickets (RFC 8446, 4.6.1): they may go with its first data.
+        """
+        return self._server and lib.SSL_version(self._ssl) == lib.TLS1_3_VERSION
 
     @property
     def resumed(self) -> bool:

@@ -91,11 +91,19 @@ def test_version_names_what_culvert_stands_on() -> None:
     assert "uvloop" in result.stdout or "asyncio" in result.stdout
 
 
-def test_a_reader_that_goes_away_gets_no_complaint() -> None:
-    command = f"{sys.executable} -m culvert options | head -n 1"
+@pytest.mark.parametrize("arguments", ["options", "version", "check /etc/passwd", "--help"])
+def test_a_reader_that_goes_away_gets_no_complaint(arguments: str) -> None:
+    command = f"{sys.executable} -m culvert {arguments} | head -c 1"
     result = execute(["sh", "-c", command])
-    assert len(result.stdout.splitlines()) == 1
+    assert len(result.stdout) == 1
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["version", "options", "check /etc/passwd --format json"])
+def test_a_full_disk_under_the_output_is_named(command: str) -> None:
+    result = execute(["sh", "-c", f"{sys.executable} -m culvert {command} > /dev/full"])
+    assert result.returncode == 1
+    assert result.stderr == "[!] Cannot write: No space left on device\n"
 
 
 def test_without_standard_error_nothing_reaches_standard_output(broken: Path) -> None:

@@ -40,6 +40,7 @@ class Tunnel:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            start_new_session=True,  # Ctrl-C is for the demo, which ends what it started
         )
         self.name = configuration.name
         self._lines: list[str] = []
@@ -67,10 +68,11 @@ class Tunnel:
 
     def port(self, service: str) -> int:
         """The port that the kernel chose for a service's `accept`, as the log has it."""
-        return int(self.await_line(_BOUND.format(name=re.escape(service)))["port"])
+        bound = self.await_line(_BOUND.format(name=re.escape(service)), f"the port of [{service}]")
+        return int(bound["port"])
 
     def await_ready(self) -> None:
-        self.await_line(r"Accepting new connections$")
+        self.await_line(r"Accepting new connections$", "that it accepts connections")
 
     def last_lines(self) -> str:
         """The end of the log, under the configuration's name."""
@@ -82,8 +84,8 @@ class Tunnel:
         with self._changed:
             return len(self._lines)
 
-    def await_line(self, pattern: str, after: int = 0) -> re.Match[str]:
-        """The first line of the log that matches; its whole text is the match's `string`.
+    def await_line(self, pattern: str, what: str, after: int = 0) -> re.Match[str]:
+        """The first line of the log that matches, and so tells `what`; the match's `string` is the line.
 
         Raises DemoError when the process ends, or when START_LIMIT passes, without one.
         """
@@ -95,11 +97,11 @@ class Tunnel:
                     if match := expression.search(line):
                         return match
                 if self._ended or not self._changed.wait(deadline - time.monotonic()):
-                    raise DemoError(self._describe_silence(pattern))
+                    raise DemoError(self._describe_silence(what))
 
-    def _describe_silence(self, pattern: str) -> str:
-        state = "ended" if self._ended else f"went on for {START_LIMIT:.0f} seconds"
-        return f"culvert run {self.name} {state} without a line that matches {pattern!r}"
+    def _describe_silence(self, what: str) -> str:
+        state = "ended" if self._ended else f"ran for {START_LIMIT:.0f} seconds"
+        return f"culvert run {self.name} {state} and its log did not tell {what}"
 
     def _read(self) -> None:
         stream = self._process.stderr
@@ -121,6 +123,7 @@ def foreign_server(certificate: Path) -> Iterator[int]:
         [sys.executable, "-m", "culvert.cli.demo.foreign", str(certificate)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,
     ) as process:
         try:
             assert process.stdout is not None  # noqa: S101 - asked for above

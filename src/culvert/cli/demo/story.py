@@ -35,7 +35,8 @@ from culvert.cli.demo.tap import Crossing, Tap, last_application_record
 _SERVICES = (BY_ADDRESS, BY_NAME, FOREIGN)
 _ANSWER_LIMIT = 20.0
 _NEGOTIATED = r"LOG\d\[\w+\]: (?P<what>.*TLSv1\.\d.*)$"
-_REFUSED = r"LOG[34]\[\w+\]: .*certificate verify failed"
+_REJECTED = r"LOG4\[\w+\]: Rejected by CERT at depth="
+_REFUSED = r"LOG3\[\w+\]: .*certificate verify failed"
 _HANDSHAKE_RECORD = b"\x16"
 
 
@@ -172,7 +173,7 @@ class _Demo:
             crossing = tap.latest().snapshot()
             plain.shutdown(socket.SHUT_WR)
             rest = _receive_line(plain)
-        self._narrator.fact("negotiated", client.await_line(_NEGOTIATED, mark)["what"])
+        self._narrator.fact("negotiated", client.await_line(_NEGOTIATED, "what was negotiated", mark)["what"])
         self._show_crossing(crossing, line.strip())
         right = answer == line and rest == b""
         self._narrator.judge(right, "answer", repr((answer + rest).decode("utf-8", "replace")))
@@ -197,8 +198,9 @@ class _Demo:
             mark = client.mark()
             self._narrator.step(f"[{service}]")
             answer = _ask_refused(client.port(service))
-            reason = client.await_line(_REFUSED, mark).string
-            self._narrator.fact("log", reason)
+            for pattern in (_REJECTED, _REFUSED):
+                line = client.await_line(pattern, "why the server was refused", mark).string
+                self._narrator.fact("log", line)
             refused = answer == b""
             self._narrator.judge(refused, "refused", "yes" if refused else f"NO, it answered {answer!r}")
 

@@ -68,7 +68,7 @@ DAEMON = (
         "output",
         Scope.GLOBAL,
         PATH,
-        "log file",
+        "file to write the log to",
         global_field="output",
     ),
     Option(
@@ -180,7 +180,6 @@ DAEMON = (
             what,
             availability=Availability.UNSUPPORTED,
             reason=_NO_ENGINES,
-            repeatable=name == "CAengine",
             secret=name == "engineCtrl",
         )
         for name, scope, what in (
@@ -189,8 +188,17 @@ DAEMON = (
             ("engineDefault", Scope.GLOBAL, "what an OpenSSL engine is used for"),
             ("engineId", Scope.SERVICE, "OpenSSL engine that holds the key"),
             ("engineNum", Scope.SERVICE, "number of the OpenSSL engine that holds the key"),
-            ("CAengine", Scope.SERVICE, "CA certificate inside an OpenSSL engine"),
         )
+    ),
+    Option(
+        "CAengine",
+        Scope.SERVICE,
+        TEXT,
+        "CA certificate inside an OpenSSL engine",
+        repeatable=True,
+        default=(),
+        availability=Availability.UNSUPPORTED,
+        reason=_NO_ENGINES,
     ),
     *(
         Option(

@@ -1,0 +1,32 @@
+"""What a running daemon carries: the modules of the command line for people are no part of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from .harness import Culvert
+
+SERVICE = """\
+[tunnel]
+client = yes
+accept = 127.0.0.1:0
+connect = 127.0.0.1:1
+"""
+
+
+@pytest.mark.parametrize("command", [("run",), (), ("stunnel",)], ids=["run", "file", "stunnel"])
+def test_neither_supervisor_nor_worker_loads_typer_or_rich(
+    culvert: Callable[..., Culvert], command: tuple[str, ...]
+) -> None:
+    """With this variable Python writes a line for each module that any of the processes loads."""
+    daemon = culvert(SERVICE, command=command, environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    with socket.create_connection(daemon.address("tunnel"), 10) as client:
+        daemon.await_log("Connection (closed|reset)|Connection refused")
+        client.settimeout(10)
+    daemon.stop()
+    loaded = {line.rpartition("|")[2].strip() for line in daemon.log.lines if line.startswith("import time:")}
+    assert {"culvert.worker", "culvert.supervisor"} <= loaded
+    assert {name for name in loaded if name.split(".")[0] in ("typer", "click", "rich")} == set()
