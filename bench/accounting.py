@@ -19,6 +19,14 @@ class _Usage:
     ticks: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Bytes of one process: its share of the anonymous pages, and all resident pages of files."""
+
+    anonymous: int
+    files: int
+
+
 def _usage_of(pid: str) -> _Usage | None:
     """None where the process ended after it was listed."""
     try:
@@ -44,8 +52,13 @@ class ProcessTree:
         return sum(usage.ticks for usage in self._members().values()) / _TICKS_PER_SECOND
 
     def memory_bytes(self) -> int:
-        """Proportional set size: a page that n processes share counts as an n-th in each of them."""
-        return sum(_proportional_set_size(pid) for pid in self._members())
+        """Resident memory as if nothing else ran on the machine: it does not change with who else does.
+
+        Anonymous pages count once, though a fork shares them. Pages of program files count as often as in
+        the process that has most of them: what the others have are the same.
+        """
+        memories = [_memory_of(pid) for pid in self._members()]
+        return sum(memory.anonymous for memory in memories) + max(memory.files for memory in memories)
 
     def _members(self) -> dict[int, _Usage]:
         listed = ((int(name), _usage_of(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
@@ -60,8 +73,9 @@ class ProcessTree:
         return members
 
 
-def _proportional_set_size(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise MeasureError("this kernel's smaps_rollup has no Pss line")
+def _memory_of(pid: int) -> _Memory:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    sizes = {name: int(size.split()[0]) * 1024 for name, _, size in (line.partition(":") for line in lines)}
+    if not {"Rss", "Anonymous", "Pss_Anon"} <= sizes.keys():
+        raise MeasureError("this kernel's smaps_rollup does not tell anonymous memory from files")
+    return _Memory(anonymous=sizes["Pss_Anon"], files=sizes["Rss"] - sizes["Anonymous"])

@@ -9,7 +9,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Effort:
 
     rounds: int
     budget: float
-    """Seconds after which no further round begins."""
+    """Seconds for all rounds: none begins that would probably end later."""
     bulk: float
     trips: float
     handshakes: int
@@ -72,7 +72,7 @@ class Outcome:
     """The figures of one measure by the name of the quantity, in its unit; and what else there is to say."""
 
     figures: Mapping[str, float]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 def bulk(program: Program, scene: Scene) -> Outcome:

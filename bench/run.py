@@ -46,7 +46,9 @@ def main() -> int:
     if missing:
         print(f"bench: not installed: {', '.join(missing)}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # As an exception, so that every process and file goes the way it does at the end of a measure.
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     _raise_descriptor_limit()
     effort = _QUICK if arguments.quick else _FULL
     if arguments.rounds is not None:

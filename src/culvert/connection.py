@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -58,6 +58,7 @@ class Connection:
     """One accepted connection, or one run of a program that stands in for it. `run` it once."""
 
     __slots__ = (
+        "_endpoint",
         "_engine",
         "_program",
         "_relay",
@@ -76,6 +77,7 @@ class Connection:
         self._streams: list[Stream] = [] if accepted is None else [accepted]
         self._tls: Stream | None = None
         self._engine: Engine | None = None
+        self._endpoint: Endpoint | None = None
         self._relay: Relay | None = None
         self._program: Program | None = None
         self.peer = peer
@@ -120,20 +122,20 @@ class Connection:
         if self._shared.config.client:
             remote, endpoint = await self._open_remote()
             await self._connect_tls(remote, endpoint)
-            return await self._carry(remote, accepted, endpoint)
+            return await self._carry(remote, accepted)
         await self._accept_tls(accepted)
         remote, _ = await self._open_remote()
-        return await self._carry(accepted, remote, None)
+        return await self._carry(accepted, remote)
 
     async def _serve_program(self) -> End:
         """A service without `accept`: its program stands where a client would."""
         remote, endpoint = await self._open_remote(program=False)
         if self._shared.config.client:
             await self._connect_tls(remote, endpoint)
-            return await self._carry(remote, self._start_program({}), endpoint)
+            return await self._carry(remote, self._start_program({}))
         program = self._start_program({})
         await self._accept_tls(program)
-        return await self._carry(program, remote, None)
+        return await self._carry(program, remote)
 
     # --- the two sides ---
 
@@ -186,6 +188,7 @@ class Connection:
         if name is None and endpoint is not None:
             name = endpoint.server_name
         engine = shared.context.engine(shared.scratch, name)
+        self._endpoint = endpoint
         if endpoint is not None:
             shared.context.sessions.offer(endpoint.sockaddr, engine, shared.loop.time())
         await self._shake_hands(engine, stream, "SSL_connect", "connected")
@@ -229,7 +232,7 @@ class Connection:
 
     # --- carrying and closing ---
 
-    async def _carry(self, tls: Stream, plain: Stream, endpoint: Endpoint | None) -> End:
+    async def _carry(self, tls: Stream, plain: Stream) -> End:
         shared, engine = self._shared, self._engine
         assert engine is not None  # noqa: S101  the callers have shaken hands
         limits = Limits(shared.config.timeout_idle, shared.config.timeout_close)
@@ -237,15 +240,17 @@ class Connection:
         self._relay = relay
         if self._program is not None and self._program.status is not None:
             shared.loop.call_soon(relay.exhaust_plain)  # it was quicker than we
-        keep = self._session_keeper(engine, endpoint) if endpoint is not None else None
-        if keep is not None and engine.version != "TLSv1.3":
-            keep()
-            keep = None
-        return await relay.run(keep)
+        return await relay.run(self)
 
-    def _session_keeper(self, engine: Engine, endpoint: Endpoint) -> Callable[[], None]:
-        sessions, loop = self._shared.context.sessions, self._shared.loop
-        return lambda: sessions.remember(endpoint.sockaddr, engine, loop.time())
+    def tls_answered(self) -> None:
+        """Keep the session for the next connection (of `Observer`)."""
+        if self._endpoint is not None and self._engine is not None and self._shared.config.session_resume:
+            sessions, loop = self._shared.context.sessions, self._shared.loop
+            sessions.remember(self._endpoint.sockaddr, self._engine, loop.time())
+
+    def tls_truncated(self) -> None:
+        """Say so at once: it may be long before the connection ends (of `Observer`)."""
+        self.log.info("TLS closed without close_notify: what came may be truncated")
 
     async def _close(self, end: End) -> None:
         relay, counters = self._relay, self._shared.counters
@@ -263,8 +268,6 @@ class Connection:
         await self._close_streams(end)
 
     def _log_end(self, relay: Relay, end: End) -> None:
-        if relay.truncated:
-            self.log.info("TLS closed without close_notify: what came may be truncated")
         match end:
             case End.TLS_FAILED:
                 self.log.error(f"SSL_read: {relay.reason}")

@@ -7,6 +7,7 @@ closed. A build that fails undoes what it began and leaves the generation before
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from culvert.log import Channel, Level, Log, open_log
 from culvert.service import Prepared, Turn
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
+
+FIXED_OPTIONS = ("chroot", "foreground", "pid", "setgid", "setuid")
+"""What a reload does not change, as in stunnel."""
 
 _LEVELS = {Severity.ERROR: Level.ERR, Severity.WARNING: Level.WARNING, Severity.NOTE: Level.INFO}
 
@@ -48,7 +52,7 @@ class ConfigurationSource:
     def _read(self) -> bytes:
         try:
             with open(self._descriptor or 0, "rb", closefd=False) as file:
-                return file.read()
+                return file.read(config.MAX_BYTES + 1)
         except OSError as error:
             raise ConfigurationError.single(f"Cannot read {self.name}: {os_reason(error)}") from None
 
@@ -131,6 +135,7 @@ class _Build:
         self._phrases = phrases
         self._previous = previous
         self._fresh: list[Listener] = []
+        self._refused: list[str] = []
 
     def run(self) -> Generation:
         configuration = self._source.load()
@@ -140,9 +145,7 @@ class _Build:
                 "inetd mode",
                 hint="put the options into a section with 'accept'",
             )
-        options = configuration.options
-        identity = privileges.resolve(options.setuid, options.setgid)
-        _check_jail(options)
+        options, identity = self._standing(configuration.options)
         log = open_log(options, first=self._previous is None)
         try:
             services = self._prepare(configuration, log.channel(options.debug, "main"))
@@ -153,10 +156,25 @@ class _Build:
             raise
         return Generation(options, log, _worker_count(options), identity, services, self._turns(services))
 
+    def _standing(self, options: GlobalOptions) -> tuple[GlobalOptions, privileges.Identity | None]:
+        """The options as they count from now on, and who the workers are to be."""
+        if options.chroot is not None:  # valid when the daemon has changed its directory
+            options = dataclasses.replace(options, chroot=str(Path(options.chroot).absolute()))
+        if self._previous is None:
+            _check_jail(options)
+            return options, privileges.resolve(options.setuid, options.setgid)
+        fixed = {name: getattr(self._previous.options, name) for name in FIXED_OPTIONS}
+        self._refused = [name for name, value in fixed.items() if getattr(options, name) != value]
+        return dataclasses.replace(options, **fixed), self._previous.identity
+
     def _prepare(self, configuration: Configuration, main: Channel) -> tuple[Prepared, ...]:
         main.notice(f"Reading configuration from file {self._source.name}")
         for finding in configuration.findings:
-            main.write(_LEVELS[finding.severity], str(finding))
+            # A finding on a service names it, in the words that monitors look for.
+            text = finding.message if finding.service is not None else str(finding)
+            main.write(_LEVELS[finding.severity], text)
+        for name in self._refused:
+            main.warning(f"A reload does not change '{name}': restart for the new value")
         contexts = self._contexts(configuration)
         prepared = tuple(
             Prepared(

@@ -8,6 +8,7 @@ groups are looked up by `resolve` before the jail closes, for `/etc/passwd` is n
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import grp
 import os
@@ -31,6 +32,20 @@ REPORT_LIMIT = 4096
 
 _UNCHANGED_ID = 2**32 - 1
 """setresuid(2) and setresgid(2) take this number as "leave it as it is": it must never pass for an id."""
+
+
+class ExitStatus(enum.IntEnum):
+    """How the daemon, or one worker, ended.
+
+    OK: it was told to. CONFIGURATION: the operator's fault, found by the command line, by the supervisor (the
+    pid file) or by a worker (the jail). FAILED_START: the workers did not get ready for another reason (2 is
+    the command line's, for wrong usage). CRASH: a fault of culvert's own (EX_SOFTWARE of sysexits(3)).
+    """
+
+    OK = 0
+    CONFIGURATION = 1
+    FAILED_START = 3
+    CRASH = 70
 
 
 def fill_standard_descriptors() -> None:
@@ -78,6 +93,7 @@ def daemonize(silent_status: int) -> StartReport:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()  # what is buffered would be written by both processes
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the wait for the daemon, without a traceback
     reader, writer = os.pipe()
     child = os.fork()
     if child:
@@ -98,7 +114,6 @@ def daemonize(silent_status: int) -> StartReport:
 
 def _await_report(reader: int, child: int, silent_status: int) -> NoReturn:
     """Wait for the daemon's report and exit as it says, without running anything that the daemon will run."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the wait, and shows no traceback
     os.waitpid(child, 0)
     report = os.read(reader, REPORT_LIMIT)
     status, reason = silent_status, "The daemon ended before it was ready"

@@ -28,7 +28,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,6 +55,16 @@ class Stream(Protocol):
     def send(self, data: memoryview, /) -> int: ...
     def shutdown(self, how: int, /) -> None: ...
     def close(self) -> None: ...
+
+
+class Observer(Protocol):
+    """Who is told of what happens on the way. Nothing is told once `Relay.run` has returned."""
+
+    def tls_answered(self) -> None:
+        """The first bytes from the TLS side were taken: a TLS 1.3 server has sent its session by then."""
+
+    def tls_truncated(self) -> None:
+        """The TLS side ended without a close_notify."""
 
 
 class End(enum.Enum):
@@ -90,7 +99,7 @@ class Relay:
         "_engine",
         "_limits",
         "_loop",
-        "_on_first_answer",
+        "_observer",
         "_plain",
         "_plain_ended",
         "_plain_error",
@@ -104,6 +113,7 @@ class Relay:
         "_received",
         "_tickets_kept",
         "_timer",
+        "_tls_answered",
         "_tls_ended",
         "_tls_error",
         "_tls_fd",
@@ -150,18 +160,17 @@ class Relay:
         self._burst = True  # the handshake was one
         self._done: asyncio.Future[End] = loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
-        self._on_first_answer: Callable[[], None] | None = None
+        self._observer: Observer | None = None
+        self._tls_answered = False
         self._active = loop.time()
         self.reason: str | None = None
         self.truncated = False
         self.sent_to_tls = 0
         self.sent_to_plain = 0
 
-    async def run(self, on_first_answer: Callable[[], None] | None = None) -> End:
-        """Carry bytes until the end. `on_first_answer` is called once, when the first bytes from the TLS
-        side have been taken: a TLS 1.3 server has sent its session by then.
-        """
-        self._on_first_answer = on_first_answer
+    async def run(self, observer: Observer) -> End:
+        """Carry bytes until the end, and tell `observer` what is noticed on the way."""
+        self._observer = observer
         self._active = self._loop.time()
         try:
             self._deliver(self._engine.drain())  # what came together with the handshake's end
@@ -197,9 +206,10 @@ class Relay:
         if count > BURST:
             self._note_burst()
         self._deliver(self._engine.decrypt(count))
-        if self._on_first_answer is not None:
-            self._on_first_answer()
-            self._on_first_answer = None
+        if not self._tls_answered:
+            self._tls_answered = True
+            if self._observer is not None:
+                self._observer.tls_answered()
 
     def _deliver(self, count: int) -> None:
         """Hand on `count` bytes of plaintext, then see to whatever else reading made of the TLS side."""
@@ -219,7 +229,7 @@ class Relay:
         if engine.blocked is not None:
             engine.resume()
             self._steer()
-        if not self._tickets_kept and (pending := engine.output()):
+        if not (self._tickets_kept and engine.status is Status.OPEN) and (pending := engine.output()):
             self._send_to_tls(pending)
         if engine.status:
             self._tls_finished()
@@ -240,6 +250,8 @@ class Relay:
             self._lost("TLS", self._tls_error)
             return
         self.truncated = True
+        if self._observer is not None:
+            self._observer.tls_truncated()
         self._tls_ended = True
         self._steer()
 
@@ -484,6 +496,7 @@ class Relay:
         self._read_plain(False)
         self._write_tls(False)
         self._write_plain(False)
+        self._observer = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -75,10 +75,14 @@ class Worker:
         for service in self._services:
             service.start()
 
-    async def drain(self) -> None:
-        """Accept nothing more; return when the last connection has ended."""
+    def stop_accepting(self) -> None:
+        """Take no new connection."""
         for service in self._services:
             service.stop_accepting()
+
+    async def drain(self) -> None:
+        """Accept nothing more; return when the last connection has ended."""
+        self.stop_accepting()
         for service in self._services:
             await service.finished()
 

@@ -36,7 +36,7 @@ def _name(common_name: str) -> x509.Name:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A certificate with its key: `cert` holds the leaf alone, `chain` also its intermediates (PEM)."""
+    """A certificate with its key, and files of it, all PEM."""
 
     name: str
     folder: Path
@@ -44,39 +44,47 @@ class Leaf:
     private_key: ec.EllipticCurvePrivateKey
     intermediates: tuple[x509.Certificate, ...]
 
-    def _write(self, suffix: str, content: bytes) -> Path:
-        path = self.folder / f"{self.name}{suffix}"
+    def __post_init__(self) -> None:
+        leaf, *above = (
+            c.public_bytes(serialization.Encoding.PEM) for c in (self.certificate, *self.intermediates)
+        )
+        key = _pem(self.private_key)
+        self._write(self.cert, leaf)
+        self._write(self.chain, leaf + b"".join(above))
+        self._write(self.key, key)
+        self._write(self.bundle, key + leaf + b"".join(above))
+
+    def _path(self, suffix: str) -> Path:
+        return self.folder / f"{self.name}{suffix}"
+
+    def _write(self, path: Path, content: bytes) -> Path:
         path.touch(mode=0o600)
         path.write_bytes(content)
         return path
 
-    def _certificates(self, certificates: Sequence[x509.Certificate]) -> bytes:
-        return b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certificates)
-
     @property
     def cert(self) -> Path:
-        """The leaf's certificate."""
-        return self._write(".crt", self._certificates([self.certificate]))
+        """The leaf's certificate alone."""
+        return self._path(".crt")
 
     @property
     def chain(self) -> Path:
         """The leaf's certificate, then its intermediates."""
-        return self._write(".chain", self._certificates([self.certificate, *self.intermediates]))
+        return self._path(".chain")
 
     @property
     def key(self) -> Path:
         """The private key, not encrypted."""
-        return self._write(".key", _pem(self.private_key))
+        return self._path(".key")
 
     @property
     def bundle(self) -> Path:
         """Key, leaf and intermediates in one file."""
-        certificates = self._certificates([self.certificate, *self.intermediates])
-        return self._write(".pem", _pem(self.private_key) + certificates)
+        return self._path(".pem")
 
     def encrypted_key(self, password: str) -> Path:
         """The private key, encrypted."""
-        return self._write(".encrypted", _pem(self.private_key, password))
+        return self._write(self._path(".encrypted"), _pem(self.private_key, password))
 
     def pkcs12(self, password: str | None = None) -> Path:
         """Key, leaf and intermediates in one PKCS#12 file."""
@@ -86,7 +94,7 @@ class Leaf:
         content = pkcs12.serialize_key_and_certificates(
             self.name.encode(), self.private_key, self.certificate, self.intermediates, encryption
         )
-        return self._write(".p12", content)
+        return self._write(self._path(".p12"), content)
 
 
 class Authority:

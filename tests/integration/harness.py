@@ -206,7 +206,11 @@ class Culvert:
     def _argv(self) -> list[str]:
         if os.environ.get("SUBJECT"):
             self.path.write_text(
-                "".join(x for x in self.path.read_text().splitlines(True) if not x.startswith("workers"))
+                "".join(
+                    x
+                    for x in self.path.read_text().splitlines(True)
+                    if not x.startswith(("workers", "setEnv"))
+                )
             )
             return [os.environ["SUBJECT"], str(self.path)]
         return [sys.executable, "-m", "culvert", *self._command, str(self.path)]

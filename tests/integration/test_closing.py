@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -331,5 +330,4 @@ def test_the_alert_to_a_refused_server_is_seen_by_it(tunnels: Tunnels, version: 
     mark = tunnels.daemon.log.mark()
     with pytest.raises(SSL.Error, match="unknown ca"):
         tunnels.open("client", version, "strict")
-    refused = tunnels.daemon.await_log("(?i)certificate verify failed", since=mark)
-    assert re.search(r"LOG3\[\S+\]: SSL_connect", refused.string)
+    tunnels.daemon.await_log(r"LOG3\[\S+\]: SSL_connect: .*certificate verify failed", since=mark)

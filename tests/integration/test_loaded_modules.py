@@ -17,12 +17,14 @@ connect = 127.0.0.1:1
 """
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("command", [("run",), (), ("stunnel",)], ids=["run", "file", "stunnel"])
 def test_neither_supervisor_nor_worker_loads_typer_or_rich(
-    culvert: Callable[..., Culvert], command: tuple[str, ...]
+    culvert: Callable[..., Culvert], command: tuple[str, ...], workers: int
 ) -> None:
     """With this variable Python writes a line for each module that any of the processes loads."""
-    daemon = culvert(SERVICE, command=command, environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    environment = {"PYTHONPROFILEIMPORTTIME": "1"}
+    daemon = culvert(SERVICE, command=command, workers=workers, environment=environment)
     with socket.create_connection(daemon.address("tunnel"), 10) as client:
         daemon.await_log("Connection (closed|reset)|Connection refused")
         client.settimeout(10)

@@ -32,7 +32,7 @@ def named(folder: Path, names: Sequence[str]) -> Leaf:
     """A self-signed certificate whose subject holds these names, whatever they are made of."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, name) for name in names])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -135,6 +135,20 @@ def test_a_changed_certificate_is_for_new_connections(
     finish(old)
 
 
+def test_what_is_announced_is_in_force(
+    culvert: Start, certificates: Certificates, ports: list[int]
+) -> None:
+    leaves = [certificates.server, certificates.ca.leaf("renewed", hosts=("localhost",))]
+    daemon = culvert(service("echo", ports[0], leaves[0]), workers=2)
+    for number in range(1, 21):
+        leaf = leaves[number % 2]
+        reload(daemon, service("echo", ports[0], leaf))
+        peer = open_tls(ports[0], certificates.ca.cert)
+        seen = certificate_of(peer)
+        peer.close()
+        assert seen == leaf.certificate, f"reload {number} was announced before it was in force"
+
+
 def test_a_certificate_renewed_in_its_place_is_read_anew(
     culvert: Start, certificates: Certificates, ports: list[int], tmp_path: Path
 ) -> None:

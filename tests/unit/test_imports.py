@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"cli"}),
     frozenset({"culvert"}),
-    frozenset({"supervisor"}),
+    frozenset({"supervisor", "single"}),
     frozenset({"generation"}),
     frozenset({"privileges"}),
     frozenset({"worker", "server"}),

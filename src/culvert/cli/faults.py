@@ -20,7 +20,7 @@ from culvert.version import __version__
 
 CONFIGURATION_STATUS = 1
 CRASH_STATUS = 70
-"""Both as in `culvert.supervisor.ExitStatus`, which is not imported here: this module must work when an
+"""Both as in `culvert.privileges.ExitStatus`, which is not imported here: this module must work when an
 import of any other fails."""
 
 _INTERRUPTED_STATUS = 130

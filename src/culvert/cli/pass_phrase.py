@@ -21,12 +21,20 @@ class Prompt:
     def __call__(self, path: str) -> bytes:
         if self.closed:
             raise OSError("a pass phrase is asked for at the start only")
-        with _TERMINAL.open("r+b", buffering=0):
-            # Without this proof getpass would fall back on standard input, and echo what is typed.
-            pass
+        if not _has_terminal():
+            raise OSError("there is no terminal to ask for its pass phrase on")
         try:
             return getpass.getpass(f"Pass phrase for {path}: ").encode()
         except EOFError:
             raise OSError("no pass phrase was given") from None
         except UnicodeDecodeError:
             raise OSError("what was typed is no text in this locale") from None
+
+
+def _has_terminal() -> bool:
+    """Without one getpass would fall back on standard input, and echo what is typed."""
+    try:
+        with _TERMINAL.open("r+b", buffering=0):
+            return True
+    except OSError:
+        return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from culvert.cli.faults import CONFIGURATION_STATUS, report, say
 from culvert.cli.pass_phrase import Prompt
 from culvert.errors import ConfigurationError
@@ -19,27 +17,30 @@ def run_descriptor(number: int) -> int:
     return _run(number, f"descriptor {number}")
 
 
-def _run(source: str | int, origin: str) -> int:
+def _run(origin: str | int, name: str) -> int:
     try:
-        return _serve(source)
+        return _serve(origin)
     except ConfigurationError as error:
-        say(f"Reading configuration from {origin}", ".")
+        say(f"Reading configuration from {name}", ".")
         report(error)
         say("Configuration failed")
         return CONFIGURATION_STATUS
 
 
-def _serve(source: str | int) -> int:
+def _serve(origin: str | int) -> int:
     # TLS and the event loop are loaded for a daemon only: this module is imported for -help as well.
     from culvert.generation import ConfigurationSource, Generation, builder  # noqa: PLC0415
-    from culvert.supervisor import Build, Supervisor  # noqa: PLC0415
+    from culvert.single import SingleProcess  # noqa: PLC0415
+    from culvert.supervisor import Supervisor  # noqa: PLC0415
 
     prompt = Prompt()
-    load = builder(ConfigurationSource(source), prompt)
+    source = ConfigurationSource(origin)
+    load = builder(source, prompt)
 
     def build(previous: Generation | None) -> Generation:
         prompt.closed = previous is not None
         return load(previous)
 
-    # The supervisor hands back to `build`, and to what it built, nothing but what `build` made.
-    return Supervisor(cast(Build, build)).run()
+    if source.load().options.workers == 0:
+        return SingleProcess(build).run()
+    return Supervisor(build).run()

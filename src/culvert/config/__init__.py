@@ -1,5 +1,6 @@
 """The configuration: stunnel's dialect in, a frozen tree of typed values out."""
 
+from culvert.config.lexer import MAX_BYTES
 from culvert.config.loader import load, loads
 from culvert.config.model import (
     Configuration,
@@ -19,6 +20,7 @@ from culvert.config.socket_options import SOCKET_OPTIONS
 from culvert.config.tls_options import TLS_OPTIONS
 
 __all__ = [
+    "MAX_BYTES",
     "OPTIONS",
     "SOCKET_OPTIONS",
     "TLS_OPTIONS",

@@ -11,7 +11,6 @@ death is like any other. The selector is poll, for an epoll descriptor would be 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import gc
 import math
@@ -25,14 +24,13 @@ from pathlib import Path
 
 from culvert import privileges
 from culvert.config.model import Foreground, GlobalOptions
+from culvert.control import DRAIN, LIST, LOG, READY, STOP
 from culvert.errors import ConfigurationError
 from culvert.log import Channel, Level, Log
-from culvert.supervisor.contract import DRAIN, LIST, LOG, READY, STOP, Build, ExitStatus, Generation
-from culvert.supervisor.process import Worker, fork_worker, log_fault, main_channel
+from culvert.privileges import ExitStatus
+from culvert.supervisor.contract import Build, Generation
+from culvert.supervisor.process import Worker, fork_worker, main_channel
 from culvert.supervisor.signals import SignalPipe, signal_name
-
-FIXED_OPTIONS = ("chroot", "foreground", "pid", "setgid", "setuid")
-"""What a reload does not change, as in stunnel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,6 @@ class Supervisor:
         """
         privileges.fill_standard_descriptors()
         first = self._build(None)
-        first.options = _anchored(first.options)
         self._log = main_channel(first)
         try:
             self._start(first)
@@ -148,7 +145,7 @@ class Supervisor:
 
     def _crash(self) -> None:
         """End after a fault of the supervisor's own: nobody is left to watch the workers."""
-        log_fault(self._log, "The supervisor")
+        self._log.fault("The supervisor")
         self._refuse(ExitStatus.CRASH, "The supervisor failed: all workers are killed")
         for pid in self._workers:
             os.kill(pid, signal.SIGKILL)
@@ -216,7 +213,7 @@ class Supervisor:
                 self._log.error(str(finding))
             self._log.error("Configuration failed")
         except Exception:  # the running configuration outlives a fault in loading another
-            log_fault(self._log, "Loading the configuration")
+            self._log.fault("Loading the configuration")
             self._log.error("Configuration failed")
         else:
             self._launch(candidate)
@@ -228,19 +225,7 @@ class Supervisor:
         """
         home = self._home
         with contextlib.chdir(home) if home is not None and home.is_dir() else contextlib.nullcontext():
-            candidate = self._build(self._current)
-            candidate.options = _anchored(candidate.options)
-        if self._current is not None:
-            candidate.options = self._keep_fixed(self._current.options, candidate.options)
-        return candidate
-
-    def _keep_fixed(self, old: GlobalOptions, new: GlobalOptions) -> GlobalOptions:
-        """`new`, with the options that a reload does not change as they are in `old`."""
-        kept = {name: getattr(old, name) for name in FIXED_OPTIONS}
-        for name, value in kept.items():
-            if getattr(new, name) != value:
-                self._log.warning(f"A reload does not change '{name}': restart for the new value")
-        return dataclasses.replace(new, **kept)
+            return self._build(self._current)
 
     def _launch(self, candidate: Generation) -> None:
         """Fork a candidate's workers: what they say, or their end, decides about it."""
@@ -422,10 +407,3 @@ class Supervisor:
             self._log.warning(f"{worker} takes no messages: {error.strerror}")
             return False
         return True
-
-
-def _anchored(options: GlobalOptions) -> GlobalOptions:
-    """The options with a path of the jail that stays valid when the daemon has changed its directory."""
-    if options.chroot is None:
-        return options
-    return dataclasses.replace(options, chroot=str(Path(options.chroot).absolute()))

@@ -15,14 +15,15 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from culvert.control import READY
 from culvert.errors import ConfigurationError
 from culvert.log import Channel
-from culvert.supervisor.contract import READY, ExitStatus, Generation
+from culvert.privileges import ExitStatus
+from culvert.supervisor.contract import Generation
 
 
 @dataclass(slots=True)
@@ -96,7 +97,7 @@ def _live(generation: Generation, control: socket.socket, index: int, forget: Ca
         for finding in error.diagnostics:
             log.error(str(finding))
     except BaseException:
-        log_fault(log, f"Worker {index}")
+        log.fault(f"Worker {index}")
     finally:
         _flush_and_exit(status)
 
@@ -114,10 +115,3 @@ def _flush_and_exit(status: int) -> NoReturn:
 def main_channel(generation: Generation) -> Channel:
     """Where the daemon itself, not one of its connections, writes."""
     return generation.log.channel(generation.options.debug, "main")
-
-
-def log_fault(log: Channel, who: str) -> None:
-    """Log the exception at hand, with its traceback, as a fault of culvert's own."""
-    log.critical(f"{who} failed by a fault of culvert itself: please report it with the lines that follow")
-    for line in traceback.format_exc().splitlines():
-        log.critical(line)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from culvert.errors import PeerError
 from culvert.tls._openssl import lib, text
 
+_SSL_LIBRARY = "SSL routines"
+
 UNEXPECTED_EOF = "unexpected eof while reading"
 """OpenSSL's words for a peer that left in the middle; used as well where only the socket knows of it."""
 
@@ -31,7 +33,10 @@ class TlsError(PeerError):
         self.errors = errors
 
     def __str__(self) -> str:
-        return str(self.errors[0]) if self.errors else self.reason
+        # What the TLS layer says of it is what people know and search for; below it may stand why.
+        of_tls = (error for error in self.errors if error.library == _SSL_LIBRARY)
+        first = next(of_tls, self.errors[0] if self.errors else None)
+        return str(first) if first is not None else self.reason
 
 
 def take_errors() -> tuple[OpenSSLError, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from culvert.cli import faults
-from culvert.supervisor import ExitStatus
+from culvert.privileges import ExitStatus
 
 from .command import culvert, execute
 

@@ -72,7 +72,7 @@ def test_without_a_terminal_nobody_is_asked() -> None:
         start_new_session=True,
     )
     assert result.stdout == b""
-    assert result.stderr.splitlines()[-1].startswith(b"OSError: ")
+    assert result.stderr.splitlines()[-1].startswith(b"OSError: there is no terminal")
 
 
 def test_a_running_daemon_asks_nobody() -> None:

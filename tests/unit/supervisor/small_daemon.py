@@ -91,8 +91,6 @@ class SmallGeneration:
             select.select([self._gate, control.fileno()], [], [], PATIENCE)
         if self._behaviour != "silent":
             control.send(b"ready")
-        if self._behaviour == "short-lived":
-            return 7
         return self._obey(control, lines.info)
 
     def _obey(self, control: socket.socket, tell: Callable[[str], None]) -> int:
@@ -108,7 +106,10 @@ class SmallGeneration:
                 tell("the log is new")
             elif message == b"drain":
                 sources.append(self._gate)
-            elif message != b"list" and self._behaviour != "stubborn":
+            elif message == b"list":
+                if self._behaviour == "fragile":
+                    return 7
+            elif self._behaviour != "stubborn":
                 return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from culvert.supervisor import ExitStatus
+from culvert.privileges import ExitStatus
 
 from .small_daemon import SmallDaemon
 

@@ -66,14 +66,21 @@ def build_jail(jail: Path, program: Path, identity: Identity) -> str:
     if os.geteuid() != 0:
         raise JailError("chroot and setuid need root")
     inside = f"/bin/{program.name}"
+    try:
+        _fill(jail, program, inside, identity)
+        _try(jail, inside, identity)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise JailError(f"the jail could not be made: {error}") from error
+    return inside
+
+
+def _fill(jail: Path, program: Path, inside: str, identity: Identity) -> None:
     _copy(program, jail, inside)
     for library in _libraries(program.resolve()):
         _copy(Path(library), jail, library)
     run = jail / "run"
     run.mkdir()
     os.chown(run, identity.user.pw_uid, identity.group.gr_gid)
-    _try(jail, inside, identity)
-    return inside
 
 
 def _copy(source: Path, jail: Path, inside: str) -> None:
