@@ -22,6 +22,7 @@ from culvert.errors import BackendError, os_reason
 from culvert.handshake import Handshake
 from culvert.log import Channel, Level
 from culvert.metrics import Counters
+from culvert.readiness import Readiness
 from culvert.relay import End, Limits, Relay, Stream
 from culvert.spawn import Program, Programs
 from culvert.tls.context import TlsContext
@@ -49,7 +50,7 @@ class Shared:
     connector: Connector
     programs: Programs
     scratch: Scratch
-    loop: asyncio.AbstractEventLoop
+    readiness: Readiness
     log: Channel
     counters: Counters
 
@@ -83,7 +84,7 @@ class Connection:
         self.peer = peer
         self.ident = ident
         self.log: Channel = shared.log.named(ident)
-        self.started = shared.loop.time()
+        self.started = shared.readiness.loop.time()
 
     async def run(self) -> None:
         """Serve the connection to its end; whatever happens to it is logged here and goes no further."""
@@ -190,14 +191,14 @@ class Connection:
         engine = shared.context.engine(shared.scratch, name)
         self._endpoint = endpoint
         if endpoint is not None:
-            shared.context.sessions.offer(endpoint.sockaddr, engine, shared.loop.time())
+            shared.context.sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
         await self._shake_hands(engine, stream, "SSL_connect", "connected")
 
     async def _shake_hands(self, engine: Engine, stream: Stream, call: str, done: str) -> None:
         shared = self._shared
         self._engine, self._tls = engine, stream
         try:
-            await Handshake(shared.loop, engine, stream).run(shared.config.timeout_busy)
+            await Handshake(shared.readiness, engine, stream).run(shared.config.timeout_busy)
             shared.context.prove(engine)
         except (TlsError, OSError) as error:
             self._log_verification(engine)
@@ -236,16 +237,16 @@ class Connection:
         shared, engine = self._shared, self._engine
         assert engine is not None  # noqa: S101  the callers have shaken hands
         limits = Limits(shared.config.timeout_idle, shared.config.timeout_close)
-        relay = Relay(shared.loop, engine, tls, plain, limits)
+        relay = Relay(shared.readiness, engine, tls, plain, limits)
         self._relay = relay
         if self._program is not None and self._program.status is not None:
-            shared.loop.call_soon(relay.exhaust_plain)  # it was quicker than we
+            shared.readiness.loop.call_soon(relay.exhaust_plain)  # it was quicker than we
         return await relay.run(self)
 
     def tls_answered(self) -> None:
         """Keep the session for the next connection (of `Observer`)."""
         if self._endpoint is not None and self._engine is not None and self._shared.config.session_resume:
-            sessions, loop = self._shared.context.sessions, self._shared.loop
+            sessions, loop = self._shared.context.sessions, self._shared.readiness.loop
             sessions.remember(self._endpoint.sockaddr, self._engine, loop.time())
 
     def tls_truncated(self) -> None:
@@ -285,13 +286,17 @@ class Connection:
                 continue
             if reset and isinstance(stream, socket.socket):
                 sockopt.reset_on_close(stream)
-            stream.close()
+            self._shut(stream)
         if end is End.TLS_FAILED and self._tls is not None:
             try:
                 if isinstance(self._tls, socket.socket):
                     await self._linger(self._tls)
             finally:
-                self._tls.close()
+                self._shut(self._tls)
+
+    def _shut(self, stream: Stream) -> None:
+        self._shared.readiness.forget(stream.fileno())
+        stream.close()
 
     async def _linger(self, sock: socket.socket) -> None:
         """Let a peer who was sent an alert read it before the socket is gone."""
@@ -299,5 +304,7 @@ class Connection:
             sock.shutdown(socket.SHUT_WR)
             async with asyncio.timeout(LINGER):
                 taken = 0
-                while taken < LINGER_LIMIT and (data := await self._shared.loop.sock_recv(sock, 65536)):
+                while taken < LINGER_LIMIT and (
+                    data := await self._shared.readiness.loop.sock_recv(sock, 65536)
+                ):
                     taken += len(data)

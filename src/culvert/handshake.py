@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from culvert.readiness import Interest, Readiness
 from culvert.relay import Stream
 from culvert.tls.engine import Engine
 from culvert.tls.failure import TlsError
@@ -24,24 +25,26 @@ class Handshake:
     __slots__ = (
         "_done",
         "_engine",
-        "_fd",
+        "_interest",
         "_loop",
         "_received",
+        "_send_error",
         "_stream",
         "_taken",
         "_transformed",
         "_unsent",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, stream: Stream) -> None:
-        self._loop = loop
+    def __init__(self, readiness: Readiness, engine: Engine, stream: Stream) -> None:
+        self._loop = readiness.loop
         self._engine = engine
         self._stream = stream
-        self._fd = stream.fileno()
+        self._interest = Interest(readiness, stream.fileno(), self._readable, self._writable)
         self._received, self._transformed = engine.scratch.received, engine.scratch.transformed
         self._unsent: memoryview | None = None
+        self._send_error: OSError | None = None
         self._taken = 0
-        self._done: asyncio.Future[None] = loop.create_future()
+        self._done: asyncio.Future[None] = self._loop.create_future()
 
     async def run(self, timeout: float) -> None:
         """Finish the handshake within `timeout` seconds.
@@ -50,38 +53,42 @@ class Handshake:
         OSError where the stream broke.
         """
         timer = self._loop.call_later(timeout, self._expire)
-        self._loop.add_reader(self._fd, self._readable)
         try:
             self._step()
+            self._steer()
             await self._done
         finally:
             timer.cancel()
-            self._loop.remove_reader(self._fd)
-            if self._unsent is not None:
-                self._loop.remove_writer(self._fd)
+            self._interest.close()
 
     def _expire(self) -> None:
         if not self._done.done():
             self._done.set_exception(TimeoutError())
+            self._steer()
 
-    def _readable(self) -> None:
-        if self._done.done():
-            return
+    def _readable(self) -> bool:
         try:
             count = self._stream.recv_into(self._received)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._done.set_exception(error)
-            return
+            self._steer()
+            return True
         self._taken += count
         if not count:
-            self._done.set_exception(self._engine.end_of_stream())
+            self._done.set_exception(self._send_error or self._engine.end_of_stream())
         elif self._taken > INPUT_LIMIT:
             self._done.set_exception(TlsError(f"more than {INPUT_LIMIT} bytes before the handshake was done"))
         else:
             self._engine.feed(count)
             self._step()
+        self._steer()
+        return True
+
+    def _steer(self) -> None:
+        going_on = not self._done.done()
+        self._interest.set(going_on, going_on and self._unsent is not None)
 
     def _step(self) -> None:
         failure: TlsError | None = None
@@ -93,18 +100,14 @@ class Handshake:
         if finished and self._engine.output_can_wait:
             self._done.set_result(None)
             return
-        try:
-            self._send(self._engine.output())
-        except OSError as error:
-            self._done.set_exception(failure or error)
-            return
+        self._send(self._engine.output())
         if failure is not None:
             self._done.set_exception(failure)
         elif finished and self._unsent is None:
             self._done.set_result(None)
 
     def _send(self, count: int) -> None:
-        if not count:
+        if not count or self._send_error is not None:
             return
         if self._unsent is not None:
             self._unsent = memoryview(bytes(self._unsent) + bytes(self._transformed[:count]))
@@ -113,9 +116,11 @@ class Handshake:
             sent = self._stream.send(self._transformed[:count])
         except (BlockingIOError, InterruptedError):
             sent = 0
+        except OSError as error:
+            self._send_error = error  # the peer may have said why before it went: reading goes on
+            return
         if sent < count:
             self._unsent = memoryview(bytes(self._transformed[sent:count]))
-            self._loop.add_writer(self._fd, self._writable)
 
     def _writable(self) -> None:
         waiting = self._unsent
@@ -126,9 +131,9 @@ class Handshake:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._done.set_exception(error)
-            return
+            self._send_error = error
+            sent = len(waiting)
         self._unsent = waiting[sent:] if sent < len(waiting) else None
         if self._unsent is None:
-            self._loop.remove_writer(self._fd)
             self._step()
+        self._steer()

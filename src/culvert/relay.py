@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from culvert.errors import os_reason
+from culvert.readiness import Interest, Readiness
 from culvert.tls.engine import CHUNK, Engine, Status
 
 CONTROL_LIMIT = 2 * CHUNK
@@ -104,24 +105,21 @@ class Relay:
         "_plain_ended",
         "_plain_error",
         "_plain_exhausted",
-        "_plain_fd",
-        "_plain_reading",
+        "_plain_interest",
         "_plain_recv",
         "_plain_send",
         "_plain_shut",
-        "_plain_writing",
         "_received",
         "_tickets_kept",
         "_timer",
+        "_timer_due",
         "_tls_answered",
         "_tls_ended",
         "_tls_error",
-        "_tls_fd",
-        "_tls_reading",
+        "_tls_interest",
         "_tls_recv",
         "_tls_send",
         "_tls_shut",
-        "_tls_writing",
         "_to_plain",
         "_to_tls",
         "_transformed",
@@ -133,36 +131,37 @@ class Relay:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        readiness: Readiness,
         engine: Engine,
         tls: Stream,
         plain: Stream,
         limits: Limits,
     ) -> None:
-        self._loop = loop
+        self._loop = readiness.loop
         scratch = engine.scratch
         self._received, self._transformed = scratch.received, scratch.transformed
         self._engine = engine
         self._limits = limits
         self._plain = plain
-        self._tls_fd, self._tls_recv, self._tls_send = tls.fileno(), tls.recv_into, tls.send
-        self._plain_fd, self._plain_recv, self._plain_send = plain.fileno(), plain.recv_into, plain.send
+        self._tls_recv, self._tls_send = tls.recv_into, tls.send
+        self._plain_recv, self._plain_send = plain.recv_into, plain.send
+        self._tls_interest = Interest(readiness, tls.fileno(), self._tls_readable, self._tls_writable)
+        self._plain_interest = Interest(readiness, plain.fileno(), self._plain_readable, self._plain_writable)
         self._to_tls: memoryview | None = None
         self._to_plain: memoryview | None = None
         self._tls_ended = self._plain_ended = False
         self._tls_shut = self._plain_shut = False
         self._tls_error: OSError | None = None
         self._plain_error: OSError | None = None
-        self._tls_reading = self._plain_reading = False
-        self._tls_writing = self._plain_writing = False
         self._plain_exhausted = False
         self._tickets_kept = engine.output_can_wait
         self._burst = True  # the handshake was one
-        self._done: asyncio.Future[End] = loop.create_future()
+        self._done: asyncio.Future[End] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
         self._observer: Observer | None = None
         self._tls_answered = False
-        self._active = loop.time()
+        self._active = self._loop.time()
         self.reason: str | None = None
         self.truncated = False
         self.sent_to_tls = 0
@@ -191,17 +190,18 @@ class Relay:
 
     # --- from the TLS side to the plain side ---
 
-    def _tls_readable(self) -> None:
+    def _tls_readable(self) -> bool:
+        """Carry one read; whether the TLS side had anything to say, its end included."""
         try:
             count = self._tls_recv(self._received)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._lost("TLS", error)
-            return
+            return True
         if not count:
             self._tls_stream_ended()
-            return
+            return True
         self._active = self._loop.time()
         if count > BURST:
             self._note_burst()
@@ -210,6 +210,7 @@ class Relay:
             self._tls_answered = True
             if self._observer is not None:
                 self._observer.tls_answered()
+        return True
 
     def _deliver(self, count: int) -> None:
         """Hand on `count` bytes of plaintext, then see to whatever else reading made of the TLS side."""
@@ -385,10 +386,14 @@ class Relay:
         if ended and self._tls_shut and self._plain_shut and self._to_tls is None:
             self._finish(End.CLOSED)
             return
-        self._read_tls(self._to_plain is None and not self._tls_ended)
-        self._read_plain(self._to_tls is None and not (self._plain_ended or blocked))
-        self._write_tls(self._to_tls is not None)
-        self._write_plain(self._to_plain is not None)
+        self._tls_interest.set(
+            self._to_plain is None and not self._tls_ended,
+            self._to_tls is not None,
+        )
+        self._plain_interest.set(
+            self._to_tls is None and not (self._plain_ended or blocked),
+            self._to_plain is not None,
+        )
         self._set_timer()
 
     def _shut_plain(self) -> None:
@@ -403,38 +408,6 @@ class Relay:
         self._engine.close()
         if pending := self._engine.output():
             self._send_to_tls(pending)
-
-    def _read_tls(self, wanted: bool) -> None:
-        if wanted != self._tls_reading:
-            self._tls_reading = wanted
-            if wanted:
-                self._loop.add_reader(self._tls_fd, self._tls_readable)
-            else:
-                self._loop.remove_reader(self._tls_fd)
-
-    def _read_plain(self, wanted: bool) -> None:
-        if wanted != self._plain_reading:
-            self._plain_reading = wanted
-            if wanted:
-                self._loop.add_reader(self._plain_fd, self._plain_readable)
-            else:
-                self._loop.remove_reader(self._plain_fd)
-
-    def _write_tls(self, wanted: bool) -> None:
-        if wanted != self._tls_writing:
-            self._tls_writing = wanted
-            if wanted:
-                self._loop.add_writer(self._tls_fd, self._tls_writable)
-            else:
-                self._loop.remove_writer(self._tls_fd)
-
-    def _write_plain(self, wanted: bool) -> None:
-        if wanted != self._plain_writing:
-            self._plain_writing = wanted
-            if wanted:
-                self._loop.add_writer(self._plain_fd, self._plain_writable)
-            else:
-                self._loop.remove_writer(self._plain_fd)
 
     # --- time ---
 
@@ -456,9 +429,10 @@ class Relay:
         limit = self._limit()
         deadline = self._active + (min(limit, TRIM_AFTER) if self._burst else limit)
         if self._timer is not None:
-            if self._timer.when() <= deadline:
+            if self._timer_due <= deadline:
                 return
             self._timer.cancel()
+        self._timer_due = deadline
         self._timer = self._loop.call_at(deadline, self._check_time)
 
     def _check_time(self) -> None:
@@ -492,10 +466,8 @@ class Relay:
             self._detach()
 
     def _detach(self) -> None:
-        self._read_tls(False)
-        self._read_plain(False)
-        self._write_tls(False)
-        self._write_plain(False)
+        self._tls_interest.close()
+        self._plain_interest.close()
         self._observer = None
         if self._timer is not None:
             self._timer.cancel()

@@ -22,6 +22,7 @@ from culvert.errors import os_reason
 from culvert.listen import Listener
 from culvert.log import Channel
 from culvert.metrics import Counters
+from culvert.readiness import Readiness
 from culvert.spawn import Programs
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
@@ -74,7 +75,7 @@ class Prepared:
 class Surroundings:
     """What all the services of one worker share."""
 
-    loop: asyncio.AbstractEventLoop
+    readiness: Readiness
     scratch: Scratch
     programs: Programs
     idents: Iterator[int]
@@ -88,15 +89,15 @@ class RunningService:
         self.counters = Counters()
         self.connections: dict[asyncio.Task[None], Connection] = {}
         self._log = log
-        self._loop = surroundings.loop
+        self._loop = surroundings.readiness.loop
         self._idents = surroundings.idents
         self._shared = Shared(
             prepared.config,
             prepared.context,
-            Connector(surroundings.loop, prepared.config, prepared.targets),
+            Connector(self._loop, prepared.config, prepared.targets),
             surroundings.programs,
             surroundings.scratch,
-            surroundings.loop,
+            surroundings.readiness,
             log,
             self.counters,
         )

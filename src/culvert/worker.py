@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from culvert import control
 from culvert.config.model import GlobalOptions
 from culvert.log import Channel, Log
+from culvert.readiness import Readiness
 from culvert.service import Prepared, RunningService, Surroundings
 from culvert.spawn import Programs
 from culvert.tls.engine import Scratch
@@ -58,11 +59,11 @@ class Worker:
 
     def __init__(self, services: Sequence[Prepared], options: GlobalOptions, log: Log, place: Place) -> None:
         self._loop = asyncio.get_running_loop()
-        self._log = log
+        self._readiness = Readiness(self._loop)
         self._main: Channel = log.channel(options.debug, "main")
         self._programs = Programs(self._loop, _environment(options))
         surroundings = Surroundings(
-            self._loop, Scratch(), self._programs, itertools.count(place.index, max(place.count, 1))
+            self._readiness, Scratch(), self._programs, itertools.count(place.index, max(place.count, 1))
         )
         self._services = [
             RunningService(prepared, surroundings, log.channel(prepared.config.debug, prepared.config.name))
@@ -95,6 +96,7 @@ class Worker:
                 for service in self._services:
                     await service.finished()
         self._programs.end()
+        self._readiness.close()
 
     def list_connections(self) -> None:
         """Write what goes on here to the log (SIGUSR2)."""

@@ -32,8 +32,6 @@ LOG_LINE = re.compile(
 
 def command(*arguments: str | Path) -> list[str]:
     """The command line that runs `culvert` with these arguments."""
-    if os.environ.get("SUBJECT"):  # SUBJECT-HACK
-        return [os.environ["SUBJECT"], *map(str, arguments[1:])]  # SUBJECT-HACK
     return [sys.executable, "-m", "culvert", *map(str, arguments)]
 
 
@@ -114,7 +112,7 @@ class Detached:
         self.log = LogFile(log_file or folder / "daemon.log")
         self._argv = [*(command("run") if argv is None else argv)]
         self._mark = uuid.uuid4().hex
-        self._environment = {**(environment or {}), "CULVERT_TEST_MARK": self._mark}
+        self.environment = {**(environment or {}), "CULVERT_TEST_MARK": self._mark}
         self.configure(text)
 
     def configure(self, text: str) -> None:
@@ -123,7 +121,7 @@ class Detached:
 
     def launch(self, path: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Runs the command with the file (as `path` names it) to the launcher's end."""
-        return run([*self._argv, str(path or self.path)], folder=self.folder, environment=self._environment)
+        return run([*self._argv, str(path or self.path)], folder=self.folder, environment=self.environment)
 
     def start(self, path: Path | None = None) -> Detached:
         """Starts the daemon and waits until it accepts."""

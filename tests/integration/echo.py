@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import socketserver
@@ -11,9 +12,34 @@ from types import TracebackType
 
 from OpenSSL import SSL
 
-from .peers import PlainPeer, TlsPeer, client_context, dial, read_all, read_exactly
+from .certificates import Certificates
+from .peers import (
+    Peer,
+    PlainPeer,
+    TlsPeer,
+    TruncatedError,
+    client_context,
+    dial,
+    read_all,
+    read_exactly,
+)
 
 GREETING = b"hello through the tunnel\n"
+
+
+def echo_service(
+    certificates: Certificates,
+    port: int = 0,
+    more: str = "",
+    *,
+    name: str = "echo",
+    sink: str = "exec = /bin/cat",
+) -> str:
+    """The section of a server service that gives back what it gets, in five lines before `more`."""
+    leaf = certificates.server
+    if more:
+        more += "\n"
+    return f"[{name}]\naccept = 127.0.0.1:{port}\n{sink}\ncert = {leaf.cert}\nkey = {leaf.key}\n{more}"
 
 
 class _Echo(socketserver.BaseRequestHandler):
@@ -112,3 +138,10 @@ def say_plain(port: int, line: bytes = GREETING) -> None:
         assert read_all(peer) == b""
     finally:
         peer.close()
+
+
+def await_end(peer: Peer) -> None:
+    """Waits until the daemon ends a connection that it does not serve."""
+    with contextlib.suppress(ConnectionError, SSL.Error, TruncatedError):
+        assert peer.recv() == b""
+    peer.close()

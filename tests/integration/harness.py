@@ -168,6 +168,7 @@ class Culvert:
         workers: int | None = 1,
         command: Sequence[str] = ("run",),
         prefix: Sequence[str] = (),
+        stdin: int = subprocess.DEVNULL,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
@@ -176,6 +177,7 @@ class Culvert:
         self._header = header + options + ("" if workers is None else f"workers = {workers}\n")
         self._command = command
         self._prefix = prefix
+        self._stdin = stdin
         self.stopped = False
         self._mark = f"CULVERT_TEST_MARK={uuid.uuid4().hex}"
         self._environment = dict(environment or {})
@@ -190,8 +192,8 @@ class Culvert:
         self.temporary.mkdir(exist_ok=True)
         name, _, value = self._mark.partition("=")
         self.process = subprocess.Popen(
-            [*self._prefix, *self._argv()],
-            stdin=subprocess.DEVNULL,
+            self.arguments(),
+            stdin=self._stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -203,17 +205,9 @@ class Culvert:
         self.stdout = LogLines(self.process.stdout)
         self.log = LogLines(self.process.stderr)
 
-    def _argv(self) -> list[str]:
-        if os.environ.get("SUBJECT"):
-            self.path.write_text(
-                "".join(
-                    x
-                    for x in self.path.read_text().splitlines(True)
-                    if not x.startswith(("workers", "setEnv"))
-                )
-            )
-            return [os.environ["SUBJECT"], str(self.path)]
-        return [sys.executable, "-m", "culvert", *self._command, str(self.path)]
+    def arguments(self) -> list[str]:
+        """The command that is run."""
+        return [*self._prefix, sys.executable, "-m", "culvert", *self._command, str(self.path)]
 
     def start(self) -> Culvert:
         """Starts the process and waits until it accepts."""

@@ -1,4 +1,4 @@
-"""One scripted session, played to Debian's stunnel4 and to `culvert stunnel` alike, and what it leaves behind."""
+"""One scripted session, played to Debian's stunnel4 and to `culvert stunnel`, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from OpenSSL import SSL
 
 from .certificates import Certificates, Leaf
 from .daemon import Detached
-from .echo import EchoServer, echo, open_plain, open_tls, say_tls
+from .echo import EchoServer, await_end, echo, open_plain, open_tls, say_tls
 from .harness import eventually
 from .peers import (
     Listener,
-    Peer,
     TlsPeer,
     TruncatedError,
     background,
@@ -87,7 +86,8 @@ class Session:
         }
         return (
             f"; a drop-in's configuration\npid = {self._folder}/daemon.pid\n"
-            f"output = {self._folder}/daemon.log\nsyslog = no\ndebug = 6\ncert = {leaf.cert}\nkey = {leaf.key}\n"
+            f"output = {self._folder}/daemon.log\nsyslog = no\ndebug = 6\n"
+            f"cert = {leaf.cert}\nkey = {leaf.key}\n"
             + "".join(f"[{name}]\naccept = 127.0.0.1:{ports[name]}\n{sink}\n" for name, sink in sinks.items())
         )
 
@@ -170,7 +170,7 @@ class Session:
         self._daemon.log.wait(bound, since=mark)
         self._step(lambda: say_tls(self._ports["exec"], trust))
         peer = open_tls(self._ports["exec"], trust)
-        self._daemon.configure(self._text + "verify = 9\n")
+        self._daemon.configure(self._text.replace("[exec]\n", "[exec]\nverify = 9\n"))
         self._daemon.send_signal(signal.SIGHUP)
         self._daemon.log.wait("Configuration failed")
         self._daemon.configure(self._text)
@@ -211,13 +211,6 @@ class Session:
         text = re.sub(r"FD=\d+", "FD=N", text)
         text = re.sub(r"\S+\.c:\d+: (?=error:)", "", text)  # where in OpenSSL's source
         return re.sub(r"Connection (closed/reset|reset/closed):", "Connection reset:", text)
-
-
-def await_end(peer: Peer) -> None:
-    """Waits until the daemon ends the connection."""
-    with contextlib.suppress(ConnectionError, SSL.Error, TruncatedError):
-        assert peer.recv() == b""
-    peer.close()
 
 
 def refused_tls(port: int, context: SSL.Context) -> None:

@@ -12,9 +12,9 @@ from OpenSSL import SSL
 
 from .certificates import Certificates
 from .daemon import Footprint, await_footprint, fixed_ports, footprint
-from .echo import open_plain, trusting
+from .echo import await_end, open_plain, trusting
 from .harness import Culvert
-from .peers import Listener, Peer, TlsPeer, TruncatedError, dial
+from .peers import Listener, TlsPeer, TruncatedError, dial
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +60,13 @@ def daemon(
         )
         services += f"[unix]\naccept = 127.0.0.1:0\nconnect = {programs}/no.socket\n{credentials}"
         services += f"[client-down]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{dead}\n"
-        services += (
-            f"[client]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{silent.port}\nTIMEOUTbusy = 1\n"
-        )
+        services += f"[client]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{silent.port}\n"
+        services += "TIMEOUTbusy = 1\n"
         with Culvert(tmp_path_factory.mktemp("nowhere"), services, workers=1) as daemon:
             warm = open_plain(daemon.port("client-down"))
             await_end(warm)
             daemon.await_log("Connection reset")
             yield daemon
-
-
-def await_end(peer: Peer) -> None:
-    """Waits until the daemon ends the connection."""
-    with contextlib.suppress(ConnectionError, SSL.Error, TruncatedError):
-        assert peer.recv() == b""
-    peer.close()
 
 
 @pytest.fixture(autouse=True)
@@ -99,9 +91,13 @@ def visit(daemon: Culvert, service: str, trust: Path) -> str:
 
 def story(daemon: Culvert, client: int, since: int) -> str:
     """The lines of a client's connection when it is over."""
-    accepted = daemon.await_log(rf"LOG5\[(\d+)\]: .* accepted connection from 127\.0\.0\.1:{client}$", since=since)
+    accepted = daemon.await_log(
+        rf"LOG5\[(\d+)\]: .* accepted connection from 127\.0\.0\.1:{client}$", since=since
+    )
     identifier = accepted[1]
-    daemon.await_log(rf"LOG5\[{identifier}\]: Connection (closed|reset): 0 byte\(s\) sent to TLS, 0", since=since)
+    daemon.await_log(
+        rf"LOG5\[{identifier}\]: Connection (closed|reset): 0 byte\(s\) sent to TLS, 0", since=since
+    )
     return "\n".join(line for line in daemon.log.lines[since:] if f"[{identifier}]: " in line)
 
 
@@ -146,7 +142,8 @@ def test_the_client_end_of_a_server_that_is_down(daemon: Culvert) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"220 mail.example.com ESMTP\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(500), b"\x16\x03"]
+    "answer",
+    [b"220 mail.example.com ESMTP\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(500), b"\x16\x03"],
 )
 def test_a_server_that_speaks_no_tls(daemon: Culvert, silent: Listener, answer: bytes) -> None:
     mark = daemon.log.mark()

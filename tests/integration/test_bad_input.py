@@ -86,7 +86,9 @@ def await_end(sock: socket.socket) -> None:
 
 def await_failure(daemon: Culvert, client: int, since: int) -> str:
     """Waits until the connection of this client is over; gives its error line after SSL_accept."""
-    accepted = daemon.await_log(rf"LOG5\[(\d+)\]: .* accepted connection from 127\.0\.0\.1:{client}$", since=since)
+    accepted = daemon.await_log(
+        rf"LOG5\[(\d+)\]: .* accepted connection from 127\.0\.0\.1:{client}$", since=since
+    )
     identifier = accepted[1]
     reason = daemon.await_log(rf"LOG3\[{identifier}\]: SSL_accept: (.+)", since=since)[1]
     daemon.await_log(rf"LOG[3-5]\[{identifier}\]: .*127\.0\.0\.1:{client}\b.*failed", since=since)
@@ -130,7 +132,9 @@ def test_a_client_that_stalls_in_the_handshake(daemon: Culvert, sent: bytes) -> 
     sock.sendall(sent)
     await_end(sock)
     assert 0.9 < time.monotonic() - started < 6
-    accepted = daemon.await_log(rf"LOG5\[(\d+)\]: .* accepted connection from 127\.0\.0\.1:{client}$", since=mark)
+    accepted = daemon.await_log(
+        rf"LOG5\[(\d+)\]: .* accepted connection from 127\.0\.0\.1:{client}$", since=mark
+    )
     told = daemon.await_log(rf"LOG[345]\[{accepted[1]}\]: .*(TIMEOUTbusy|timeout|timed out)", since=mark)
     assert LOG_LINE.match(told.string)
 
@@ -162,7 +166,9 @@ def test_garbage_after_the_handshake(daemon: Culvert, certificates: Certificates
         while peer.recv():
             pass
     peer.close()
-    accepted = daemon.await_log(rf"LOG5\[(\d+)\]: .* accepted connection from 127\.0\.0\.1:{client}$", since=mark)
+    accepted = daemon.await_log(
+        rf"LOG5\[(\d+)\]: .* accepted connection from 127\.0\.0\.1:{client}$", since=mark
+    )
     daemon.await_log(rf"LOG[34]\[{accepted[1]}\]: .*error:", since=mark)
     daemon.await_log(rf"LOG5\[{accepted[1]}\]: Connection (closed|reset): 25 byte", since=mark)
 

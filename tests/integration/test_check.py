@@ -83,7 +83,11 @@ def test_a_client_that_trusts_too_much(
 ) -> None:
     path.write_text(client(options.format(ca=certificates.ca.cert)))
     findings = check(path, 0)
-    assert [f for f in findings if f["severity"] == "warning" and word in f["message"] and f["service"] == "tunnel"]
+    assert [
+        f
+        for f in findings
+        if f["severity"] == "warning" and word in f["message"] and f["service"] == "tunnel"
+    ]
 
 
 def test_a_careful_client_gets_no_warning(path: Path, certificates: Certificates) -> None:

@@ -66,25 +66,19 @@ class TestStart:
     """Every way to name the file."""
 
     @pytest.mark.parametrize("words", [["run"], [], ["stunnel"]], ids=["run", "file", "stunnel"])
-    def test_a_file(
-        self, tmp_path: Path, certificates: Certificates, port: int, words: list[str]
-    ) -> None:
+    def test_a_file(self, tmp_path: Path, certificates: Certificates, port: int, words: list[str]) -> None:
         path = tmp_path / "daemon.conf"
         path.write_text(configuration(certificates, port))
         log = serve(command(*words, path), certificates.ca.cert, port)
         assert f"LOG5[main]: Reading configuration from file {path}" in log.replace("[ui]", "[main]")
 
-    def test_a_file_named_like_a_command(
-        self, tmp_path: Path, certificates: Certificates, port: int
-    ) -> None:
+    def test_a_file_named_like_a_command(self, tmp_path: Path, certificates: Certificates, port: int) -> None:
         path = tmp_path / "check"
         path.write_text(configuration(certificates, port))
         serve(command("stunnel", path), certificates.ca.cert, port)
 
     @pytest.mark.parametrize("flag", ["-fd", "-FD"])
-    def test_a_descriptor(
-        self, tmp_path: Path, certificates: Certificates, port: int, flag: str
-    ) -> None:
+    def test_a_descriptor(self, tmp_path: Path, certificates: Certificates, port: int, flag: str) -> None:
         path = tmp_path / "daemon.conf"
         path.write_text(configuration(certificates, port))
         with path.open() as file:
@@ -133,7 +127,9 @@ class TestStunnelFlags:
     def test_help_tells_the_options_in_the_known_form(self, flag: str) -> None:
         told = self.ask(flag)
         names = re.findall(r"(?m)^(\w+) += ", told)
-        assert {"accept", "connect", "cert", "CAfile", "verify", "TIMEOUTidle", "workers", "chroot"} <= set(names)
+        assert {"accept", "connect", "cert", "CAfile", "verify", "TIMEOUTidle", "workers", "chroot"} <= set(
+            names
+        )
         options = [line for line in told.splitlines() if re.match(r"\w+ += ", line)]
         assert all(re.match(r"\w+ *= \S", line) and line.index("=") == 23 for line in options)
 

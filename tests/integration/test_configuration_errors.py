@@ -1,4 +1,4 @@
-"""What a configuration that cannot be used gets: path, line, the line, the reason; exit 1; never a traceback."""
+"""What a configuration that cannot be used gets: path, line, reason; exit 1; no traceback."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def service(certificates: Certificates, port: int, more: str = "") -> str:
     """A service that can be used; its options stand on the lines 5 to 8, `more` from line 9 on."""
     leaf = certificates.server
     return (
-        HEADER + f"[echo]\naccept = 127.0.0.1:{port}\nexec = /bin/cat\ncert = {leaf.cert}\nkey = {leaf.key}\n{more}"
+        HEADER
+        + f"[echo]\naccept = 127.0.0.1:{port}\nexec = /bin/cat\ncert = {leaf.cert}\nkey = {leaf.key}\n{more}"
     )
 
 
@@ -59,7 +60,9 @@ class TestLines:
         assert f'{path}:9: "verify = 9": ' in told
         assert "Configuration failed" in told
 
-    def test_a_descriptor_is_named_by_its_number(self, path: Path, certificates: Certificates, port: int) -> None:
+    def test_a_descriptor_is_named_by_its_number(
+        self, path: Path, certificates: Certificates, port: int
+    ) -> None:
         path.write_text(service(certificates, port, "verify = 9\n"))
         with path.open() as file:
             number = file.fileno()
@@ -211,9 +214,7 @@ class TestMachine:
         assert f'{path}:1: "setuid = no-such-user": ' in refused(path)
 
     @pytest.mark.parametrize("way", WAYS, ids=["run", "stunnel", "file"])
-    def test_a_busy_port(
-        self, path: Path, certificates: Certificates, port: int, way: list[str]
-    ) -> None:
+    def test_a_busy_port(self, path: Path, certificates: Certificates, port: int, way: list[str]) -> None:
         with socket.socket() as rival:
             rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             rival.bind(("127.0.0.1", port))

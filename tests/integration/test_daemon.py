@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import socket
 import stat
 import subprocess
-import termios
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,8 +17,15 @@ import pytest
 
 from .certificates import Certificates
 from .daemon import LOG_LINE, Detached, LogFile, children, command, fixed_ports, run
-from .echo import say_tls
+from .echo import echo_service, say_tls
 from .harness import PATIENCE, Culvert, eventually
+
+TAKE_TERMINAL = """\
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Makes standard input the controlling terminal of a new session, then runs a command."""
 
 
 @pytest.fixture
@@ -27,12 +33,6 @@ def port() -> Iterator[int]:
     """A port that stays the same whoever listens on it."""
     with fixed_ports(1) as ports:
         yield ports[0]
-
-
-def echo_service(certificates: Certificates, port: int, name: str = "echo") -> str:
-    """A service that gives back what it gets."""
-    leaf = certificates.server
-    return f"[{name}]\naccept = 127.0.0.1:{port}\nexec = /bin/cat\ncert = {leaf.cert}\nkey = {leaf.key}\n"
 
 
 @contextlib.contextmanager
@@ -85,18 +85,13 @@ class TestDetached:
         self, detached: Detached, certificates: Certificates, port: int
     ) -> None:
         master, slave = os.openpty()
-
-        def take_terminal() -> None:
-            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-
         launcher = subprocess.Popen(
-            command("run", detached.path),
+            [sys.executable, "-c", TAKE_TERMINAL, *command("run", detached.path)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=take_terminal,
-            env={**os.environ, **detached._environment},
+            env={**os.environ, **detached.environment},
         )
         os.close(slave)
         assert launcher.wait(PATIENCE) == 0
@@ -135,7 +130,7 @@ class TestForeground:
         self, culvert: Callable[..., Culvert], certificates: Certificates, tmp_path: Path
     ) -> None:
         output = LogFile(tmp_path / "output.log")
-        daemon = culvert(echo_service(certificates, 0), options=f"output = {output.path}\n")
+        daemon = culvert(echo_service(certificates), options=f"output = {output.path}\n")
         say_tls(daemon.port("echo"), certificates.ca.cert)
         daemon.await_log("Connection closed")
         output.wait("Connection closed")
@@ -170,7 +165,7 @@ class TestForeground:
 
     def test_an_unknown_value_is_refused(self, tmp_path: Path, certificates: Certificates) -> None:
         path = tmp_path / "wrong.conf"
-        path.write_text("foreground = maybe\n" + echo_service(certificates, 0))
+        path.write_text("foreground = maybe\n" + echo_service(certificates))
         finished = run(command("run", path))
         assert finished.returncode == 1
         assert f'{path}:1: "foreground = maybe": ' in finished.stderr
@@ -186,7 +181,7 @@ class TestPidFile:
         header = f"foreground = yes\nsyslog = no\ndebug = 7\npid = {pid_file}\n"
         folder = tmp_path / "daemon"
         folder.mkdir()
-        with umask(0), Culvert(folder, echo_service(certificates, 0), header=header) as daemon:
+        with umask(0), Culvert(folder, echo_service(certificates), header=header) as daemon:
             assert pid_file.read_text() == f"{daemon.pid}\n"
             assert stat.S_IMODE(pid_file.stat().st_mode) == 0o644
         assert not pid_file.exists()
@@ -202,7 +197,7 @@ class TestPidFile:
     def test_an_empty_name_makes_none(
         self, culvert: Callable[..., Culvert], certificates: Certificates
     ) -> None:
-        daemon = culvert(echo_service(certificates, 0))
+        daemon = culvert(echo_service(certificates))
         assert sorted(path.name for path in daemon.folder.iterdir()) == ["culvert.conf", "tmp"]
 
     def test_one_that_cannot_be_written_is_fatal(

@@ -85,9 +85,7 @@ def test_accepting_pauses_and_resumes(
     await_footprint(daemon.pid, before)
 
 
-def test_those_who_waited_are_served(
-    culvert: Start, certificates: Certificates, backend: EchoServer
-) -> None:
+def test_those_who_waited_are_served(culvert: Start, certificates: Certificates, backend: EchoServer) -> None:
     trust = certificates.ca.cert
     daemon = culvert(services(certificates, backend.port))
     (worker,) = children(daemon.pid)

@@ -60,6 +60,11 @@ def assert_powerless(pid: int) -> None:
     assert fields["CapPrm"] == ["0000000000000000"]
 
 
+def await_drop(pid: int) -> None:
+    """Waits until a process is nobody."""
+    eventually(lambda: status(pid)["Uid"][0] == str(NOBODY), "the drop of privileges")
+
+
 def test_workers_are_inside_and_powerless(daemon: Detached, jail: Jail) -> None:
     workers = children(daemon.pid)
     assert len(workers) == 2
@@ -106,7 +111,7 @@ def test_a_replaced_worker_is_jailed_too(
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: len(set(children(daemon.pid)) - set(before)) == 2, "two new workers")
     for pid in children(daemon.pid):
-        eventually(lambda pid=pid: status(pid)["Uid"][0] == str(NOBODY), "the drop of privileges")
+        await_drop(pid)
         assert_powerless(pid)
         assert Path(f"/proc/{pid}/root").readlink() == jail.root
     say_tls(ports[0], certificates.ca.cert)

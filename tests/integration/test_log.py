@@ -1,4 +1,4 @@
-"""The lines that scripts and monitors parse: one session with a bit of everything, then a test for each line."""
+"""The lines that scripts and monitors parse: one session with a bit of everything, a test for each line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from OpenSSL import SSL
 
 from .certificates import Certificates
 from .daemon import LOG_LINE, fixed_ports
-from .echo import EchoServer, open_plain, open_tls, say_plain, say_tls
+from .echo import EchoServer, await_end, open_plain, open_tls, say_plain, say_tls
 from .harness import Culvert, LogLines, eventually
 from .peers import (
     Listener,
-    PlainPeer,
     TlsPeer,
-    TruncatedError,
     client_context,
     dial,
     read_all,
@@ -98,13 +96,6 @@ def shake_hands_badly(port: int, context: SSL.Context) -> None:
     peer.close()
 
 
-def await_refusal(peer: PlainPeer | TlsPeer) -> None:
-    """Waits until the daemon ends a connection that it cannot serve."""
-    with contextlib.suppress(ConnectionError, SSL.Error, TruncatedError):
-        assert peer.recv() == b""
-    peer.close()
-
-
 @dataclass(frozen=True)
 class Session:
     """What a session left in the log, and the ports of its fixed peers."""
@@ -123,7 +114,7 @@ class Session:
         return [line for line in self.log.lines if f"[{identifier}]: " in line]
 
     def level(self, text: str) -> int:
-        """The level of the lines that match `text` from their text's begin to its end; there is one at least."""
+        """The level of the lines whose whole text matches `text`; there is one at least."""
         found = {
             int(match["level"])
             for line in self.log.lines
@@ -149,8 +140,8 @@ def session(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
             shake_hands_badly(
                 daemon.port("strict"), client_context("TLSv1.2", trust=trust, leaf=certificates.stranger)
             )
-            await_refusal(open_plain(daemon.port("mistrusting")))
-            await_refusal(open_tls(daemon.port("down"), trust))
+            await_end(open_plain(daemon.port("mistrusting")))
+            await_end(open_tls(daemon.port("down"), trust))
             daemon.await_log("Connection refused")
             daemon.await_log(r"SSL_connect: .*certificate verify failed")
             ended = r"Connection (closed|reset): 11 byte\(s\) sent to TLS"

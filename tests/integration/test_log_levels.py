@@ -10,7 +10,7 @@ import pytest
 
 from .certificates import Certificates
 from .daemon import LOG_LINE, answers, children, command, fixed_ports, run
-from .echo import echo, finish, open_plain, open_tls, say_tls
+from .echo import echo, echo_service, finish, open_plain, open_tls, say_tls
 from .harness import Culvert, eventually
 
 Start = Callable[..., Culvert]
@@ -18,15 +18,6 @@ Start = Callable[..., Culvert]
 HEADER = "foreground = yes\nsyslog = no\npid =\n"
 
 ACCEPTED = r"LOG5\[([^\]]+)\]: Service \[echo\] accepted connection from "
-
-
-def service(certificates: Certificates, options: str = "", port: int = 0, name: str = "echo") -> str:
-    """A service that gives back what it gets."""
-    leaf = certificates.server
-    return (
-        f"[{name}]\naccept = 127.0.0.1:{port}\nexec = /bin/cat\n"
-        f"cert = {leaf.cert}\nkey = {leaf.key}\n{options}\n"
-    )
 
 
 def levels(daemon: Culvert) -> set[int]:
@@ -68,7 +59,7 @@ def misbehave(port: int) -> None:
 def test_a_level_bounds_what_is_logged(
     culvert: Start, certificates: Certificates, debug: str, highest: int
 ) -> None:
-    daemon = culvert(service(certificates), header=HEADER + f"debug = {debug}\n")
+    daemon = culvert(echo_service(certificates), header=HEADER + f"debug = {debug}\n")
     say_tls(daemon.port("echo"), certificates.ca.cert)
     daemon.await_log("LOG5.*Connection closed")
     assert {5, 6} <= levels(daemon)
@@ -80,7 +71,7 @@ def test_a_low_level_hides_what_is_above(
     tmp_path: Path, certificates: Certificates, debug: str, highest: int
 ) -> None:
     with fixed_ports(1) as (port,):
-        services = service(certificates, port=port)
+        services = echo_service(certificates, port=port)
         with silent_start(tmp_path, services, port, HEADER + debug) as daemon:
             say_tls(port, certificates.ca.cert)
             misbehave(port)
@@ -91,8 +82,8 @@ def test_a_low_level_hides_what_is_above(
 
 def test_a_service_has_its_own_level(tmp_path: Path, certificates: Certificates) -> None:
     with fixed_ports(2) as (quiet, loud):
-        services = service(certificates, port=quiet, name="quiet")
-        services += service(certificates, "debug = 6", loud, "loud")
+        services = echo_service(certificates, port=quiet, name="quiet")
+        services += echo_service(certificates, loud, "debug = 6", name="loud")
         with silent_start(tmp_path, services, loud, HEADER + "debug = 3\n") as daemon:
             say_tls(quiet, certificates.ca.cert)
             say_tls(loud, certificates.ca.cert)
@@ -105,7 +96,7 @@ def test_a_service_has_its_own_level(tmp_path: Path, certificates: Certificates)
 @pytest.mark.parametrize("debug", ["8", "chatty", "daemon.9", "nowhere.info"])
 def test_a_level_that_is_none_is_refused(tmp_path: Path, certificates: Certificates, debug: str) -> None:
     path = tmp_path / "daemon.conf"
-    path.write_text(HEADER + f"debug = {debug}\n" + service(certificates))
+    path.write_text(HEADER + f"debug = {debug}\n" + echo_service(certificates))
     finished = run(command("run", path))
     assert finished.returncode == 1
     assert f'{path}:4: "debug = {debug}": ' in finished.stderr
@@ -127,39 +118,39 @@ def identifiers(daemon: Culvert, certificates: Certificates, connections: int) -
 
 
 def test_sequential_identifiers_count_from_zero(culvert: Start, certificates: Certificates) -> None:
-    daemon = culvert(service(certificates))
+    daemon = culvert(echo_service(certificates))
     assert identifiers(daemon, certificates, 3) == ["0", "1", "2"]
 
 
 def test_sequential_identifiers_are_apart_on_several_workers(
     culvert: Start, certificates: Certificates
 ) -> None:
-    daemon = culvert(service(certificates), workers=2)
+    daemon = culvert(echo_service(certificates), workers=2)
     found = identifiers(daemon, certificates, 12)
     assert len(set(found)) == 12
 
 
 def test_unique_identifiers_are_long_and_never_the_same(culvert: Start, certificates: Certificates) -> None:
-    daemon = culvert(service(certificates, "logId = unique"), workers=2)
+    daemon = culvert(echo_service(certificates, more="logId = unique"), workers=2)
     found = identifiers(daemon, certificates, 12)
     assert len(set(found)) == 12
     assert all(len(identifier) >= 16 and identifier.isprintable() for identifier in found)
 
 
 def test_process_is_the_worker(culvert: Start, certificates: Certificates) -> None:
-    daemon = culvert(service(certificates, "logId = process"), workers=2)
+    daemon = culvert(echo_service(certificates, more="logId = process"), workers=2)
     workers = {str(pid) for pid in children(daemon.pid)}
     assert set(identifiers(daemon, certificates, 6)) <= workers
 
 
 def test_thread_is_a_number(culvert: Start, certificates: Certificates) -> None:
-    daemon = culvert(service(certificates, "logId = thread"))
+    daemon = culvert(echo_service(certificates, more="logId = thread"))
     assert all(identifier.isdecimal() for identifier in identifiers(daemon, certificates, 2))
 
 
 def test_another_form_is_refused(tmp_path: Path, certificates: Certificates) -> None:
     path = tmp_path / "daemon.conf"
-    path.write_text(service(certificates, "logId = random"))
+    path.write_text(echo_service(certificates, more="logId = random"))
     finished = run(command("run", path))
     assert finished.returncode == 1
     assert f'{path}:6: "logId = random": ' in finished.stderr

@@ -11,7 +11,7 @@ import pytest
 
 from .certificates import Certificates
 from .daemon import LOG_LINE, LogFile, children, command, fixed_ports, run
-from .echo import say_tls
+from .echo import echo_service, say_tls
 from .harness import PATIENCE, Culvert
 
 
@@ -22,17 +22,11 @@ def port() -> Iterator[int]:
         yield ports[0]
 
 
-def service(certificates: Certificates, port: int = 0) -> str:
-    """A service that gives back what it gets."""
-    leaf = certificates.server
-    return f"[echo]\naccept = 127.0.0.1:{port}\nexec = /bin/cat\ncert = {leaf.cert}\nkey = {leaf.key}\n"
-
-
 def test_append_keeps_what_was_there(tmp_path: Path, certificates: Certificates) -> None:
     log = tmp_path / "the.log"
     log.write_text("written before\n")
     for _ in range(2):
-        with Culvert(tmp_path, service(certificates), options=f"output = {log}\n") as daemon:
+        with Culvert(tmp_path, echo_service(certificates), options=f"output = {log}\n") as daemon:
             say_tls(daemon.port("echo"), certificates.ca.cert)
             LogFile(log).wait("Connection closed")
     lines = LogFile(log).lines
@@ -44,14 +38,14 @@ def test_append_keeps_what_was_there(tmp_path: Path, certificates: Certificates)
 def test_overwrite_begins_anew(tmp_path: Path, certificates: Certificates) -> None:
     log = tmp_path / "the.log"
     log.write_text("written before\n")
-    with Culvert(tmp_path, service(certificates), options=f"output = {log}\nlog = overwrite\n"):
+    with Culvert(tmp_path, echo_service(certificates), options=f"output = {log}\nlog = overwrite\n"):
         LogFile(log).wait("Accepting new connections")
     assert "written before" not in log.read_text()
 
 
 def test_every_process_appends(tmp_path: Path, certificates: Certificates) -> None:
     log = tmp_path / "the.log"
-    with Culvert(tmp_path, service(certificates), options=f"output = {log}\n", workers=2) as daemon:
+    with Culvert(tmp_path, echo_service(certificates), options=f"output = {log}\n", workers=2) as daemon:
         for pid in [daemon.pid, *children(daemon.pid)]:
             entries = [
                 entry for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.resolve() == log.resolve()
@@ -64,7 +58,7 @@ def test_every_process_appends(tmp_path: Path, certificates: Certificates) -> No
 
 def test_a_log_emptied_by_another_goes_on_from_its_start(tmp_path: Path, certificates: Certificates) -> None:
     log = tmp_path / "the.log"
-    with Culvert(tmp_path, service(certificates), options=f"output = {log}\n") as daemon:
+    with Culvert(tmp_path, echo_service(certificates), options=f"output = {log}\n") as daemon:
         LogFile(log).wait("Accepting new connections")
         os.truncate(log, 0)
         say_tls(daemon.port("echo"), certificates.ca.cert)
@@ -76,7 +70,7 @@ def test_standard_output_can_be_named(tmp_path: Path, certificates: Certificates
     path = tmp_path / "daemon.conf"
     path.write_text(
         "foreground = quiet\nsyslog = no\npid =\ndebug = 7\noutput = /dev/stdout\n"
-        + service(certificates, port)
+        + echo_service(certificates, port)
     )
     log = LogFile(tmp_path / "stdout")
     with (
@@ -103,7 +97,7 @@ def test_a_pipe_as_standard_output_can_be_named(
     path = tmp_path / "daemon.conf"
     path.write_text(
         "foreground = quiet\nsyslog = no\npid =\noutput = /dev/stdout\ndebug = 7\n"
-        + service(certificates, port)
+        + echo_service(certificates, port)
     )
     with subprocess.Popen(
         command("run", path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
@@ -122,7 +116,7 @@ def test_one_that_cannot_be_opened_ends_the_start(
     tmp_path: Path, certificates: Certificates, port: int, name: str
 ) -> None:
     path = tmp_path / "daemon.conf"
-    path.write_text(f"syslog = no\npid =\noutput = {tmp_path / name}\n" + service(certificates, port))
+    path.write_text(f"syslog = no\npid =\noutput = {tmp_path / name}\n" + echo_service(certificates, port))
     finished = run(command("run", path))
     assert finished.returncode == 1
     assert finished.stdout == ""

@@ -43,6 +43,11 @@ def reload(daemon: Culvert, services: str | None = None) -> int:
     return mark
 
 
+def await_workers(daemon: Culvert, count: int) -> None:
+    """Waits until there are so many workers, of all generations."""
+    eventually(lambda: len(children(daemon.pid)) == count, f"{count} workers")
+
+
 def certificate_of(peer: TlsPeer) -> x509.Certificate:
     """The certificate that the daemon showed."""
     shown = peer.engine.get_peer_certificate()
@@ -135,9 +140,7 @@ def test_a_changed_certificate_is_for_new_connections(
     finish(old)
 
 
-def test_what_is_announced_is_in_force(
-    culvert: Start, certificates: Certificates, ports: list[int]
-) -> None:
+def test_what_is_announced_is_in_force(culvert: Start, certificates: Certificates, ports: list[int]) -> None:
     leaves = [certificates.server, certificates.ca.leaf("renewed", hosts=("localhost",))]
     daemon = culvert(service("echo", ports[0], leaves[0]), workers=2)
     for number in range(1, 21):
@@ -175,9 +178,11 @@ def test_the_number_of_workers_follows(culvert: Start, certificates: Certificate
     daemon = culvert("workers = 1\n" + services, workers=None)
     (first,) = children(daemon.pid)
     reload(daemon, "workers = 3\n" + services)
-    eventually(lambda: len(children(daemon.pid)) == 3 and first not in children(daemon.pid), "three new workers")
+    eventually(
+        lambda: len(children(daemon.pid)) == 3 and first not in children(daemon.pid), "three new workers"
+    )
     reload(daemon, "workers = 1\n" + services)
-    eventually(lambda: len(children(daemon.pid)) == 1, "one worker")
+    await_workers(daemon, 1)
     say_tls(ports[0], certificates.ca.cert)
 
 
@@ -190,24 +195,22 @@ def test_old_workers_stay_as_long_as_their_connections(
         peers.append(open_tls(ports[0], certificates.ca.cert))
         echo(peers[-1])
         reload(daemon)
-    eventually(lambda: len(children(daemon.pid)) == 4, "a worker for each generation")
+    await_workers(daemon, 4)
     for left, peer in enumerate(reversed(peers)):
         echo(peer)
         finish(peer)
-        eventually(lambda left=left: len(children(daemon.pid)) == 3 - left, "the old worker's end")
+        await_workers(daemon, 3 - left)
 
 
-def test_nothing_is_left_behind_by_many(
-    culvert: Start, certificates: Certificates, ports: list[int]
-) -> None:
+def test_nothing_is_left_behind_by_many(culvert: Start, certificates: Certificates, ports: list[int]) -> None:
     daemon = culvert(service("echo", ports[0], certificates.server), workers=2)
     reload(daemon)
     say_tls(ports[0], certificates.ca.cert)
-    eventually(lambda: len(children(daemon.pid)) == 2, "the new workers alone")
+    await_workers(daemon, 2)
     before = daemon.descriptors()
     for _ in range(8):
         reload(daemon)
-    eventually(lambda: len(children(daemon.pid)) == 2, "the new workers alone")
+    await_workers(daemon, 2)
     daemon.await_descriptors(before)
 
 
@@ -219,7 +222,7 @@ def test_a_storm_of_signals_ends_with_one_generation(
         daemon.send_signal(signal.SIGHUP)
     say_tls(ports[0], certificates.ca.cert)
     reload(daemon)
-    eventually(lambda: len(children(daemon.pid)) == 2, "the workers of the last generation")
+    await_workers(daemon, 2)
     say_tls(ports[0], certificates.ca.cert)
 
 
@@ -245,5 +248,3 @@ def test_the_log_may_move(
     eventually(lambda: second.exists() and "Connection closed" in second.read_text(), "the moved log")
     held = {str(entry.readlink()) for pid in daemon.tree() for entry in Path(f"/proc/{pid}/fd").iterdir()}
     assert str(first) not in held
-
-

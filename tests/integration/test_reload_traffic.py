@@ -80,9 +80,7 @@ def reload(daemon: Culvert) -> None:
     daemon.await_log("Accepting new connections", since=mark)
 
 
-def test_no_arriving_client_is_refused(
-    culvert: Start, certificates: Certificates, ports: list[int]
-) -> None:
+def test_no_arriving_client_is_refused(culvert: Start, certificates: Certificates, ports: list[int]) -> None:
     server, client = ports
     trust = certificates.ca.cert
     with EchoServer() as backend:
@@ -188,4 +186,3 @@ def test_a_dying_worker_and_a_reload_at_once(
         eventually(lambda: len(children(daemon.pid)) == 2, "two workers")
         say_tls(server, certificates.ca.cert)
         say_plain(client)
-

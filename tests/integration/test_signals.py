@@ -13,19 +13,13 @@ import pytest
 
 from .certificates import Certificates
 from .daemon import Detached, Jail, LogFile, answers, children, fixed_ports, needs_root
-from .echo import echo, finish, open_tls, say_tls
+from .echo import echo, echo_service, finish, open_tls, say_tls
 from .harness import Culvert, eventually
 from .peers import TlsPeer
 
 Start = Callable[..., Culvert]
 
 ENDS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
-
-
-def service(certificates: Certificates, port: int = 0, program: str = "exec = /bin/cat", name: str = "echo") -> str:
-    """A service that gives back what it gets."""
-    leaf = certificates.server
-    return f"[{name}]\naccept = 127.0.0.1:{port}\n{program}\ncert = {leaf.cert}\nkey = {leaf.key}\n"
 
 
 def assert_cut(peer: TlsPeer) -> None:
@@ -48,7 +42,7 @@ class TestEnd:
     ) -> None:
         pid_file = tmp_path / "culvert.pid"
         header = f"foreground = yes\nsyslog = no\ndebug = 7\npid = {pid_file}\n"
-        with Culvert(tmp_path, service(certificates), header=header, workers=workers) as daemon:
+        with Culvert(tmp_path, echo_service(certificates), header=header, workers=workers) as daemon:
             assert pid_file.exists()
             port = daemon.port("echo")
             daemon.stop(number)
@@ -56,7 +50,7 @@ class TestEnd:
             assert not answers(port)
 
     def test_open_connections_do_not_hold_it_up(self, culvert: Start, certificates: Certificates) -> None:
-        daemon = culvert(service(certificates), workers=2)
+        daemon = culvert(echo_service(certificates), workers=2)
         peers = [open_tls(daemon.port("echo"), certificates.ca.cert) for _ in range(4)]
         for peer in peers:
             echo(peer)
@@ -69,7 +63,7 @@ class TestEnd:
     def test_the_terminals_interrupt_reaches_everyone_at_once(
         self, culvert: Start, certificates: Certificates
     ) -> None:
-        daemon = culvert(service(certificates), workers=2)
+        daemon = culvert(echo_service(certificates), workers=2)
         peer = open_tls(daemon.port("echo"), certificates.ca.cert)
         echo(peer)
         for pid in daemon.tree():
@@ -78,7 +72,7 @@ class TestEnd:
         assert_cut(peer)
 
     def test_twice_is_no_more_than_once(self, culvert: Start, certificates: Certificates) -> None:
-        daemon = culvert(service(certificates), workers=2)
+        daemon = culvert(echo_service(certificates), workers=2)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             daemon.send_signal(number)
         assert daemon.wait() == 0
@@ -87,7 +81,7 @@ class TestEnd:
     def test_workers_end_with_a_supervisor_that_is_killed(
         self, culvert: Start, certificates: Certificates
     ) -> None:
-        daemon = culvert(service(certificates), workers=2)
+        daemon = culvert(echo_service(certificates), workers=2)
         daemon.process.kill()
         daemon.process.wait()
         eventually(lambda: not daemon.leftovers(), "the workers' end")
@@ -108,7 +102,7 @@ class TestReopen:
         self, culvert: Start, certificates: Certificates, tmp_path: Path
     ) -> None:
         log = LogFile(tmp_path / "the.log")
-        daemon = culvert(service(certificates), options=f"output = {log.path}\n", workers=2)
+        daemon = culvert(echo_service(certificates), options=f"output = {log.path}\n", workers=2)
         peer = open_tls(daemon.port("echo"), certificates.ca.cert)
         echo(peer)
         old = self.rotate(log)
@@ -139,7 +133,7 @@ class TestReopen:
         self, culvert: Start, certificates: Certificates, tmp_path: Path
     ) -> None:
         log = LogFile(tmp_path / "the.log")
-        daemon = culvert(service(certificates), options=f"output = {log.path}\n", workers=2)
+        daemon = culvert(echo_service(certificates), options=f"output = {log.path}\n", workers=2)
         before = daemon.descriptors()
         for _ in range(10):
             log.path.unlink()
@@ -154,7 +148,7 @@ class TestReopen:
     ) -> None:
         folder = tmp_path / "logs"
         folder.mkdir()
-        daemon = culvert(service(certificates), options=f"output = {folder}/the.log\n")
+        daemon = culvert(echo_service(certificates), options=f"output = {folder}/the.log\n")
         log = LogFile(folder / "the.log")
         log.wait("Accepting new connections")
         moved = folder.rename(tmp_path / "moved")
@@ -170,7 +164,7 @@ class TestReopen:
         jail.room.chmod(0o755)  # the workers' user may not write there
         with fixed_ports(1) as (port,):
             program = "exec = /bin/busybox\nexecArgs = busybox cat"
-            text = jail.options + "workers = 2\n" + service(certificates, port, program)
+            text = jail.options + "workers = 2\n" + echo_service(certificates, port, sink=program)
             with Detached(tmp_path, text, pid_file=jail.pid_file, log_file=jail.log_file) as daemon:
                 old = self.rotate(daemon.log)
                 daemon.send_signal(signal.SIGUSR1)
@@ -193,7 +187,7 @@ class TestList:
     @pytest.fixture
     def daemon(self, culvert: Start, certificates: Certificates) -> Iterator[Culvert]:
         """A daemon of two workers with two services."""
-        yield culvert(service(certificates) + service(certificates, name="other"), workers=2)
+        yield culvert(echo_service(certificates) + echo_service(certificates, name="other"), workers=2)
 
     @staticmethod
     def listing(daemon: Culvert, peer: TlsPeer, service: str, since: int) -> re.Match[str]:

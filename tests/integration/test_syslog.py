@@ -14,7 +14,7 @@ import pytest
 
 from .certificates import Certificates
 from .daemon import Detached, Jail, fixed_ports, needs_root
-from .echo import say_tls
+from .echo import echo_service, say_tls
 from .harness import Culvert, eventually
 
 DEV_LOG = Path("/dev/log")
@@ -74,19 +74,13 @@ def syslogd() -> Iterator[Syslogd]:
     service.close()
 
 
-def service(certificates: Certificates, port: int = 0, program: str = "exec = /bin/cat") -> str:
-    """A service that gives back what it gets."""
-    leaf = certificates.server
-    return f"[echo]\naccept = 127.0.0.1:{port}\n{program}\ncert = {leaf.cert}\nkey = {leaf.key}\n"
-
-
 HEADER = "foreground = yes\npid =\n"
 
 
 def test_messages_have_ident_level_and_id(
     syslogd: Syslogd, culvert: Callable[..., Culvert], certificates: Certificates
 ) -> None:
-    daemon = culvert(service(certificates), header=HEADER + "debug = info\n")
+    daemon = culvert(echo_service(certificates), header=HEADER + "debug = info\n")
     start = syslogd.wait("Accepting new connections")
     assert (start["ident"], start["level"]) == ("stunnel", "6")
     assert start["id"] in ("ui", "main")
@@ -101,7 +95,9 @@ def test_messages_have_ident_level_and_id(
 def test_ident_and_facility_are_what_the_file_says(
     syslogd: Syslogd, culvert: Callable[..., Culvert], certificates: Certificates
 ) -> None:
-    culvert(service(certificates), header=HEADER + "syslog = yes\nservice = tunnel\ndebug = local3.info\n")
+    culvert(
+        echo_service(certificates), header=HEADER + "syslog = yes\nservice = tunnel\ndebug = local3.info\n"
+    )
     start = syslogd.wait("Accepting new connections")
     assert start["ident"] == "tunnel"
     assert int(start["priority"]) == LOCAL3 * 8 + 6
@@ -110,7 +106,7 @@ def test_ident_and_facility_are_what_the_file_says(
 def test_no_turns_it_off(
     syslogd: Syslogd, culvert: Callable[..., Culvert], certificates: Certificates
 ) -> None:
-    daemon = culvert(service(certificates), header=HEADER + "syslog = no\ndebug = 7\n")
+    daemon = culvert(echo_service(certificates), header=HEADER + "syslog = no\ndebug = 7\n")
     say_tls(daemon.port("echo"), certificates.ca.cert)
     daemon.await_log("Connection closed")
     assert syslogd.messages == []
@@ -121,7 +117,7 @@ def test_it_is_reached_from_the_jail(syslogd: Syslogd, tmp_path: Path, certifica
     jail = Jail(tmp_path)
     with fixed_ports(1) as ports:
         text = jail.options.replace("syslog = no", "syslog = yes")
-        text += service(certificates, ports[0], "exec = /bin/busybox\nexecArgs = busybox cat")
+        text += echo_service(certificates, ports[0], sink="exec = /bin/busybox\nexecArgs = busybox cat")
         with Detached(tmp_path, text, pid_file=jail.pid_file, log_file=jail.log_file):
             say_tls(ports[0], certificates.ca.cert)
             syslogd.wait("Connection closed: ")
@@ -132,6 +128,6 @@ def test_a_machine_without_syslogd_is_served_too(
 ) -> None:
     if os.path.lexists(DEV_LOG):
         pytest.skip("the machine has a /dev/log")
-    daemon = culvert(service(certificates), header=HEADER + "debug = 7\n")
+    daemon = culvert(echo_service(certificates), header=HEADER + "debug = 7\n")
     say_tls(daemon.port("echo"), certificates.ca.cert)
     daemon.await_log("Connection closed")

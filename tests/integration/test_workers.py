@@ -12,8 +12,9 @@ import pytest
 
 from .certificates import Certificates
 from .daemon import children, command, run
-from .echo import echo, finish, open_tls, say_tls
+from .echo import echo, echo_service, finish, open_tls, say_tls
 from .harness import Culvert, eventually
+from .peers import TlsPeer
 
 Start = Callable[..., Culvert]
 
@@ -36,22 +37,16 @@ sys.meta_path.insert(0, Watch())
 """A sitecustomize that writes, for each process, which of the terminal's packages it holds or asks for."""
 
 
-def service(certificates: Certificates, options: str = "") -> str:
-    """A service that gives back what it gets."""
-    leaf = certificates.server
-    return f"[echo]\naccept = 127.0.0.1:0\nexec = /bin/cat\ncert = {leaf.cert}\nkey = {leaf.key}\n{options}\n"
-
-
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_there_are_as_many_as_asked_for(culvert: Start, certificates: Certificates, count: int) -> None:
-    daemon = culvert(service(certificates), workers=count)
+    daemon = culvert(echo_service(certificates), workers=count)
     assert len(children(daemon.pid)) == count
     say_tls(daemon.port("echo"), certificates.ca.cert)
 
 
 @pytest.mark.parametrize("option", ["workers = auto\n", ""])
 def test_auto_is_one_for_each_processor(culvert: Start, certificates: Certificates, option: str) -> None:
-    daemon = culvert(service(certificates), workers=None, options=option)
+    daemon = culvert(echo_service(certificates), workers=None, options=option)
     assert len(children(daemon.pid)) == len(os.sched_getaffinity(0))
 
 
@@ -59,7 +54,7 @@ def test_auto_counts_the_processors_that_may_be_used(culvert: Start, certificate
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
-        daemon = culvert(service(certificates), workers=None, options="workers = auto\n")
+        daemon = culvert(echo_service(certificates), workers=None, options="workers = auto\n")
     finally:
         os.sched_setaffinity(0, allowed)
     assert len(children(daemon.pid)) == 1
@@ -68,16 +63,16 @@ def test_auto_counts_the_processors_that_may_be_used(culvert: Start, certificate
 @pytest.mark.parametrize("value", ["-1", "many", "1.5", ""])
 def test_another_number_is_refused(tmp_path: Path, certificates: Certificates, value: str) -> None:
     path = tmp_path / "daemon.conf"
-    path.write_text(f"workers = {value}\n{service(certificates)}")
+    path.write_text(f"workers = {value}\n{echo_service(certificates)}")
     finished = run(command("run", path))
     assert finished.returncode == 1
     assert f'{path}:1: "workers = {value}'.rstrip() in finished.stderr
 
 
 def test_all_of_them_serve(culvert: Start, certificates: Certificates) -> None:
-    daemon = culvert(service(certificates, "logId = process"), workers=2)
+    daemon = culvert(echo_service(certificates, more="logId = process"), workers=2)
     workers = {str(pid) for pid in children(daemon.pid)}
-    peers = []
+    peers: list[TlsPeer] = []
     while len(peers) < 200 and not workers <= {m[1] for m in daemon.log.find(r"LOG5\[(\d+)\]: .*accepted")}:
         peers.append(open_tls(daemon.port("echo"), certificates.ca.cert))
     assert len(peers) < 200, "one worker alone takes the connections"
@@ -95,7 +90,7 @@ def kill(daemon: Culvert, worker: int) -> int:
 
 
 def test_a_dead_one_is_logged_and_replaced(culvert: Start, certificates: Certificates) -> None:
-    daemon = culvert(service(certificates), workers=2)
+    daemon = culvert(echo_service(certificates), workers=2)
     first, second = children(daemon.pid)
     successor = kill(daemon, first)
     death = daemon.await_log(rf"LOG([0-4])\[\w+\]: .*\b{first}\b")
@@ -106,7 +101,7 @@ def test_a_dead_one_is_logged_and_replaced(culvert: Start, certificates: Certifi
 
 
 def test_a_death_costs_only_the_own_connections(culvert: Start, certificates: Certificates) -> None:
-    daemon = culvert(service(certificates, "logId = process"), workers=2)
+    daemon = culvert(echo_service(certificates, more="logId = process"), workers=2)
     peer = open_tls(daemon.port("echo"), certificates.ca.cert)
     echo(peer)
     serving = int(daemon.await_log(r"LOG5\[(\d+)\]: Service \[echo\] accepted")[1])
@@ -119,7 +114,7 @@ def test_a_death_costs_only_the_own_connections(culvert: Start, certificates: Ce
 def test_one_that_dies_again_and_again_is_replaced_more_slowly(
     culvert: Start, certificates: Certificates
 ) -> None:
-    daemon = culvert(service(certificates))
+    daemon = culvert(echo_service(certificates))
     (worker,) = children(daemon.pid)
     waits = []
     for _ in range(4):
@@ -134,7 +129,7 @@ def test_one_that_dies_again_and_again_is_replaced_more_slowly(
 def test_a_daemon_without_workers_for_a_moment_ends_at_once(
     culvert: Start, certificates: Certificates
 ) -> None:
-    daemon = culvert(service(certificates))
+    daemon = culvert(echo_service(certificates))
     for _ in range(3):
         kill(daemon, children(daemon.pid)[0])
     os.kill(children(daemon.pid)[0], signal.SIGKILL)
@@ -144,9 +139,9 @@ def test_a_daemon_without_workers_for_a_moment_ends_at_once(
 
 
 def test_their_random_numbers_differ(culvert: Start, certificates: Certificates) -> None:
-    daemon = culvert(service(certificates, "logId = process"), workers=2)
+    daemon = culvert(echo_service(certificates, more="logId = process"), workers=2)
     workers = len(children(daemon.pid))
-    peers = []
+    peers: list[TlsPeer] = []
     while len(peers) < 200 and len({m[1] for m in daemon.log.find(r"LOG5\[(\d+)\]: .*accepted")}) < workers:
         peers.append(open_tls(daemon.port("echo"), certificates.ca.cert))
     randoms = [peer.engine.server_random() for peer in peers]
@@ -164,7 +159,7 @@ def test_they_never_hold_the_terminals_packages(
     told.mkdir()
     (tmp_path / "sitecustomize.py").write_text(WATCH_IMPORTS)
     environment = {"PYTHONPATH": str(tmp_path), "CULVERT_TEST_IMPORTS": str(told)}
-    daemon = culvert(service(certificates), workers=2, command=arguments, environment=environment)
+    daemon = culvert(echo_service(certificates), workers=2, command=arguments, environment=environment)
     workers = children(daemon.pid)
     for _ in range(4):
         say_tls(daemon.port("echo"), certificates.ca.cert)

@@ -35,6 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"connection"}),
     frozenset({"handshake"}),
     frozenset({"relay", "listen", "connect", "spawn", "vpn"}),
+    frozenset({"readiness"}),
     frozenset({"tls", "negotiate"}),
     frozenset({"sockopt"}),
     frozenset({"log"}),

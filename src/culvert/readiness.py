@@ -1,0 +1,124 @@
+"""When a stream can be read or written, and when it has hung up: what the event loop says, made reliable.
+
+Pitfall: libuv, under uvloop, stops watching a descriptor that has an error to report (EPOLLERR, after an
+RST) and calls its reader one last time. A reader that takes one chunk a time, because data stood before the
+RST, would never be called again. So every descriptor is registered a second time, for errors and hang-ups
+only and edge-triggered, with an epoll of our own. Nothing of it is seen in the steady state; once a stream
+has hung up, its reader is called until it says that there is nothing left, whatever the loop does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+
+_EVENTS_AT_ONCE = 64
+
+
+class Readiness:
+    """One worker's event loop, and its second watch on the streams that an `Interest` is kept for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._epoll = select.epoll()
+        self._interests: dict[int, Interest | None] = {}
+        self._hung: set[int] = set()
+        loop.add_reader(self._epoll.fileno(), self._take)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self.loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def forget(self, fd: int) -> None:
+        """To be called before a descriptor is closed, for its number will be used again."""
+        if fd in self._interests:
+            del self._interests[fd]
+            self._hung.discard(fd)
+            self._epoll.unregister(fd)
+
+    def attach(self, interest: Interest) -> bool:
+        """Tell `interest` of a hang-up of its descriptor; whether there has been one already."""
+        fd = interest.fd
+        if fd not in self._interests:
+            self._epoll.register(fd, select.EPOLLET)  # errors and hang-ups are always reported
+        self._interests[fd] = interest
+        return fd in self._hung
+
+    def detach(self, interest: Interest) -> None:
+        """Keep the descriptor's hang-up in mind for the next that attaches to it."""
+        if self._interests.get(interest.fd) is interest:
+            self._interests[interest.fd] = None
+
+    def _take(self) -> None:
+        for fd, _ in self._epoll.poll(0, _EVENTS_AT_ONCE):
+            self._hung.add(fd)
+            interest = self._interests.get(fd)
+            if interest is not None:
+                interest.hung_up()
+
+
+class Interest:
+    """What the owner of one stream wants to hear of it, until `close`.
+
+    `on_readable` takes one read and says whether there was anything to take, an end or an error included.
+    """
+
+    __slots__ = ("_hung", "_loop", "_on_readable", "_on_writable", "_readiness", "fd", "reading", "writing")
+
+    def __init__(
+        self,
+        readiness: Readiness,
+        fd: int,
+        on_readable: Callable[[], bool],
+        on_writable: Callable[[], None],
+    ) -> None:
+        self._readiness = readiness
+        self._loop = readiness.loop
+        self._on_readable = on_readable
+        self._on_writable = on_writable
+        self.fd = fd
+        self.reading = self.writing = False
+        self._hung = readiness.attach(self)
+
+    def set(self, reading: bool, writing: bool) -> None:
+        """Ask for calls from now on. It costs nothing where nothing changes."""
+        if reading != self.reading:
+            self.reading = reading
+            if reading:
+                self._loop.add_reader(self.fd, self._on_readable)
+                if self._hung:
+                    self._loop.call_soon(self._read_out)
+            else:
+                self._loop.remove_reader(self.fd)
+        if writing != self.writing:
+            self.writing = writing
+            if writing:
+                self._loop.add_writer(self.fd, self._on_writable)
+            else:
+                self._loop.remove_writer(self.fd)
+
+    def hung_up(self) -> None:
+        """The stream's other end is gone: what it left behind is to be read to the end."""
+        self._hung = True
+        self._read_out()
+
+    def close(self) -> None:
+        """Hear nothing more. The descriptor is still open."""
+        self.set(False, False)
+        self._readiness.detach(self)
+        # The owner holds this object: its methods held here would make a cycle for the collector.
+        self._on_readable, self._on_writable = _nothing_to_read, _nothing_to_write
+
+    def _read_out(self) -> None:
+        while self.reading and self._on_readable():
+            pass
+
+
+def _nothing_to_read() -> bool:
+    return False
+
+
+def _nothing_to_write() -> None:
+    return
