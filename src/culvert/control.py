@@ -5,6 +5,9 @@ from __future__ import annotations
 READY = b"ready"
 """From a worker: it serves."""
 
+DRAINING = b"draining"
+"""From a worker that was told to drain: it accepts nothing more."""
+
 DRAIN = b"drain"
 """To a worker: accept nothing more, and end when the last connection has."""
 

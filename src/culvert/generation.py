@@ -11,13 +11,14 @@ import dataclasses
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from culvert import config, connect, privileges, sockopt, worker
 from culvert.address import show
 from culvert.config.model import Configuration, GlobalOptions, Service
 from culvert.errors import ConfigurationError, Diagnostic, Severity, os_reason
+from culvert.idents import ConnectionNumbers
 from culvert.listen import Listener, listen
 from culvert.log import Channel, Level, Log, open_log
 from culvert.service import Prepared, Turn
@@ -37,7 +38,8 @@ class ConfigurationSource:
         """`source` is a path or a descriptor's number. Nothing is read before `load`."""
         self._descriptor = source if isinstance(source, int) else None
         # As the first process was told it, and absolute, for a daemon changes to "/".
-        self.name = f"descriptor {source}" if isinstance(source, int) else source
+        self.kind = "descriptor" if isinstance(source, int) else "file"
+        self.name = str(source)
         self._path = None if isinstance(source, int) else str(Path(source).absolute())
         self._text: bytes | None = None
 
@@ -47,14 +49,16 @@ class ConfigurationSource:
             return config.load(self._path)
         if self._text is None:
             self._text = self._read()
-        return config.loads(self._text, self.name)
+        return config.loads(self._text, f"{self.kind} {self.name}")
 
     def _read(self) -> bytes:
         try:
             with open(self._descriptor or 0, "rb", closefd=False) as file:
                 return file.read(config.MAX_BYTES + 1)
         except OSError as error:
-            raise ConfigurationError.single(f"Cannot read {self.name}: {os_reason(error)}") from None
+            raise ConfigurationError.single(
+                f"Cannot read {self.kind} {self.name}: {os_reason(error)}"
+            ) from None
 
 
 @dataclass(slots=True)
@@ -66,10 +70,16 @@ class Generation:
     workers: int
     identity: privileges.Identity | None
     services: tuple[Prepared, ...]
-    turns: dict[str, Turn] = field(default_factory=dict)
+    numbers: ConnectionNumbers
+    turns: dict[str, Turn]
+
+    @property
+    def main(self) -> Channel:
+        """Where the daemon itself writes."""
+        return self.log.channel(self.options.debug, "main")
 
     def announce(self) -> None:
-        main = self.log.channel(self.options.debug, "main")
+        main = self.main
         for prepared in self.services:
             if prepared.listener is not None:
                 _announce_listener(main, prepared.config.name, prepared.listener)
@@ -78,8 +88,11 @@ class Generation:
     def run_worker(self, control: socket.socket, index: int) -> int:
         worker.preload()
         privileges.drop(self.options.chroot, self.identity)
-        place = worker.Place(index, self.workers)
-        return worker.serve(self.services, self.options, self.log, place, control)
+        return worker.serve(self.assignment(index), control)
+
+    def assignment(self, index: int) -> worker.Assignment:
+        """What the worker of this index has to do."""
+        return worker.Assignment(self.services, self.options, self.log, self.numbers, index == 0)
 
     def disown(self, heir: Generation) -> None:
         for listener in self._without(heir):
@@ -136,8 +149,11 @@ class _Build:
         self._previous = previous
         self._fresh: list[Listener] = []
         self._refused: list[str] = []
+        self._reading = f"Reading configuration from {source.kind} {source.name}"
 
     def run(self) -> Generation:
+        if self._previous is not None:
+            self._previous.main.notice(self._reading)
         configuration = self._source.load()
         if configuration.inetd:
             raise ConfigurationError.single(
@@ -154,7 +170,15 @@ class _Build:
                 listener.close()
             log.close()
             raise
-        return Generation(options, log, _worker_count(options), identity, services, self._turns(services))
+        return Generation(
+            options,
+            log,
+            _worker_count(options),
+            identity,
+            services,
+            ConnectionNumbers() if self._previous is None else self._previous.numbers,
+            self._turns(services),
+        )
 
     def _standing(self, options: GlobalOptions) -> tuple[GlobalOptions, privileges.Identity | None]:
         """The options as they count from now on, and who the workers are to be."""
@@ -162,13 +186,19 @@ class _Build:
             options = dataclasses.replace(options, chroot=str(Path(options.chroot).absolute()))
         if self._previous is None:
             _check_jail(options)
-            return options, privileges.resolve(options.setuid, options.setgid)
+            return options, privileges.resolve(
+                options.setuid,
+                options.setgid,
+                options.locations.get("setuid"),
+                options.locations.get("setgid"),
+            )
         fixed = {name: getattr(self._previous.options, name) for name in FIXED_OPTIONS}
         self._refused = [name for name, value in fixed.items() if getattr(options, name) != value]
         return dataclasses.replace(options, **fixed), self._previous.identity
 
     def _prepare(self, configuration: Configuration, main: Channel) -> tuple[Prepared, ...]:
-        main.notice(f"Reading configuration from file {self._source.name}")
+        if self._previous is None:
+            main.notice(self._reading)
         for finding in configuration.findings:
             # A finding on a service names it, in the words that monitors look for.
             text = finding.message if finding.service is not None else str(finding)
@@ -243,10 +273,14 @@ def _check_jail(options: GlobalOptions) -> None:
     if options.chroot is None:
         return
     if not Path(options.chroot).is_dir():
-        raise ConfigurationError.single(f"The chroot directory {options.chroot} does not exist")
+        raise ConfigurationError.single(
+            f"The chroot directory {options.chroot} does not exist", options.locations.get("chroot")
+        )
     if os.geteuid() != 0:
         raise ConfigurationError.single(
-            "Only root can chroot", hint="start it as root, or leave out 'chroot'"
+            "Only root can chroot",
+            options.locations.get("chroot"),
+            hint="start it as root, or leave out 'chroot'",
         )
 
 

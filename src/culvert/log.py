@@ -276,6 +276,7 @@ def open_log(options: GlobalOptions, *, first: bool = True) -> Log:
         except OSError as error:
             raise ConfigurationError.single(
                 f"Cannot open the log file {path}: {os_reason(error)}",
+                options.locations.get("output"),
                 hint="'output' is opened for appending, inside 'chroot' where that is set",
             ) from None
         sinks.append(FileSink(fd, path))

@@ -18,9 +18,7 @@ from culvert import privileges, worker
 from culvert.config.model import Foreground
 from culvert.errors import ConfigurationError, os_reason
 from culvert.generation import Generation
-from culvert.worker import Place, Worker
-
-_PLACE = Place(0, 1)
+from culvert.worker import Worker
 
 
 class SingleProcess:
@@ -64,7 +62,9 @@ class SingleProcess:
         options = self._generation.options
         if not options.pid:
             return None
-        pid_file = privileges.PidFile(privileges.inside(options.chroot, options.pid))
+        pid_file = privileges.PidFile(
+            privileges.inside(options.chroot, options.pid), options.locations.get("pid")
+        )
         pid_file.create()
         if options.chroot is not None:
             pid_file.path = privileges.inside(None, f"/{options.pid.lstrip('/')}")  # as the jail will have it
@@ -74,11 +74,11 @@ class SingleProcess:
         try:
             pid_file.remove()
         except OSError as error:
-            main = self._generation.log.channel(self._generation.options.debug, "main")
+            main = self._generation.main
             main.warning(f"Cannot remove the pid file {pid_file.path}: {os_reason(error)}")
 
     def _log(self, text: str) -> None:
-        self._generation.log.channel(self._generation.options.debug, "main").notice(text)
+        self._generation.main.notice(text)
 
     async def _serve(self, report: privileges.StartReport | None) -> None:
         loop = asyncio.get_running_loop()
@@ -102,14 +102,14 @@ class SingleProcess:
             over.set_result(None)
 
     def _start(self, generation: Generation) -> None:
-        self._worker = Worker(generation.services, generation.options, generation.log, _PLACE)
+        self._worker = Worker(generation.assignment(0))
         self._generation = generation
         self._worker.start()
         generation.announce()
 
     def _reload(self) -> None:
         self._log("Received SIGHUP")
-        main = self._generation.log.channel(self._generation.options.debug, "main")
+        main = self._generation.main
         try:
             with contextlib.chdir(self._home) if self._home is not None else contextlib.nullcontext():
                 fresh = self._build(self._generation)

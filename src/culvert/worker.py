@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import encodings.idna  # noqa: F401  a jail has no modules to load later
-import itertools
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 
 from culvert import control
 from culvert.config.model import GlobalOptions
+from culvert.idents import ConnectionNumbers
 from culvert.log import Channel, Log
 from culvert.readiness import Readiness
 from culvert.service import Prepared, RunningService, Surroundings
@@ -47,28 +47,32 @@ def preload() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A worker's place among its generation's: it serves connections numbered index, index + count, …"""
+class Assignment:
+    """What a worker has to do. One worker of a generation is its `first`: it runs the services that have
+    no `accept`, of which there can be one only."""
 
-    index: int
-    count: int
+    services: Sequence[Prepared]
+    options: GlobalOptions
+    log: Log
+    numbers: ConnectionNumbers
+    first: bool
 
 
 class Worker:
     """The services of one generation at work in this process."""
 
-    def __init__(self, services: Sequence[Prepared], options: GlobalOptions, log: Log, place: Place) -> None:
+    def __init__(self, assignment: Assignment) -> None:
         self._loop = asyncio.get_running_loop()
         self._readiness = Readiness(self._loop)
+        self._prepared = assignment.services
+        log, options = assignment.log, assignment.options
         self._main: Channel = log.channel(options.debug, "main")
         self._programs = Programs(self._loop, _environment(options))
-        surroundings = Surroundings(
-            self._readiness, Scratch(), self._programs, itertools.count(place.index, max(place.count, 1))
-        )
+        surroundings = Surroundings(self._readiness, Scratch(), self._programs, iter(assignment.numbers))
         self._services = [
             RunningService(prepared, surroundings, log.channel(prepared.config.debug, prepared.config.name))
-            for prepared in services
-            if prepared.listener is not None or place.index == 0
+            for prepared in assignment.services
+            if prepared.listener is not None or assignment.first
         ]
 
     def start(self) -> None:
@@ -80,6 +84,16 @@ class Worker:
         """Take no new connection."""
         for service in self._services:
             service.stop_accepting()
+
+    def abandon_listeners(self) -> None:
+        """Take no new connection, and let go of the listening sockets, which other processes may share.
+
+        While this process has one open, clients can connect to it, and would wait in vain for an answer.
+        """
+        self.stop_accepting()
+        for prepared in self._prepared:
+            for sock in prepared.listener.sockets if prepared.listener is not None else ():
+                sock.close()
 
     async def drain(self) -> None:
         """Accept nothing more; return when the last connection has ended."""
@@ -156,6 +170,8 @@ class _Obedience:
 
     def _drain(self) -> None:
         if self._drained is None:
+            self._worker.abandon_listeners()
+            self._channel.send(control.DRAINING)
             self._drained = self._loop.create_task(self._worker.drain())
             self._drained.add_done_callback(lambda _: self._stop())
 
@@ -165,14 +181,12 @@ class _Obedience:
             self._over.set_result(None)
 
 
-def serve(
-    services: Sequence[Prepared], options: GlobalOptions, log: Log, place: Place, channel: socket.socket
-) -> int:
+def serve(assignment: Assignment, channel: socket.socket) -> int:
     """Be a worker of a supervisor: serve until `channel` says to end. Returns the exit status."""
     with running_loop() as loop:
 
         async def main() -> None:
-            await _Obedience(Worker(services, options, log, place), log, channel).run()
+            await _Obedience(Worker(assignment), assignment.log, channel).run()
 
         loop.run_until_complete(main())
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -35,8 +36,14 @@ def configuration(certificates: Certificates, port: int) -> str:
     )
 
 
-def serve(argv: list[str], trust: Path, port: int, descriptor: int | None = None) -> str:
-    """Runs a daemon by this command line, says a line through it, ends it, and gives its log."""
+def serve(
+    argv: list[str],
+    trust: Path,
+    port: int,
+    descriptor: int | None = None,
+    act: Callable[[subprocess.Popen[str]], None] = lambda _: None,
+) -> str:
+    """Runs a daemon by this command line, acts, says a line through it, ends it, and gives its log."""
     process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -51,6 +58,7 @@ def serve(argv: list[str], trust: Path, port: int, descriptor: int | None = None
         for line in process.stderr:
             seen += line
             if "Accepting new connections" in line:
+                act(process)
                 say_tls(port, trust)
                 break
     finally:
@@ -87,14 +95,22 @@ class TestStart:
             log = serve(argv, certificates.ca.cert, port, number)
         assert re.search(rf"Reading configuration from .*descriptor {number}\b", log)
 
-    def test_a_pipe_as_descriptor(self, certificates: Certificates, port: int) -> None:
+    def test_a_pipe_as_descriptor_and_a_reload(self, certificates: Certificates, port: int) -> None:
         reading, writing = os.pipe()
         os.write(writing, configuration(certificates, port).encode())
         os.close(writing)
+
+        def reload(process: subprocess.Popen[str]) -> None:
+            assert process.stderr is not None
+            process.send_signal(signal.SIGHUP)  # what was read from a pipe is gone: what runs goes on
+            assert any(re.search("Configuration (failed|successful)", line) for line in process.stderr)
+
         try:
-            serve(command("stunnel", "-fd", str(reading)), certificates.ca.cert, port, reading)
+            argv = command("stunnel", "-fd", str(reading))
+            log = serve(argv, certificates.ca.cert, port, reading, reload)
         finally:
             os.close(reading)
+        assert "Traceback" not in log
 
     def test_the_name_stunnel(self, tmp_path: Path, certificates: Certificates, port: int) -> None:
         installed = Path(sys.executable).with_name("culvert")

@@ -26,12 +26,17 @@ def serve(culvert: Start, certificates: Certificates) -> Callable[[str], Culvert
     """Starts a server [s] with these options; who gets in is greeted."""
     credentials = f"cert = {certificates.server.cert}\nkey = {certificates.server.key}\n"
     greeting = "[s]\naccept = 127.0.0.1:0\nexec = /bin/echo\nexecArgs = echo welcome\n"
-    return lambda options="": culvert(f"{greeting}{credentials}{options}\n")
+
+    def start(options: str = "") -> Culvert:
+        return culvert(f"{greeting}{credentials}{options}\n")
+
+    return start
 
 
 def s_client(daemon: Culvert, *arguments: str) -> str:
     """What Debian's openssl says of a connection to [s]."""
-    command = [require("openssl"), "s_client", "-connect", f"127.0.0.1:{daemon.port('s')}", *arguments]
+    target = f"127.0.0.1:{daemon.port('s')}"
+    command = [require("openssl"), "s_client", "-ign_eof", "-connect", target, *arguments]
     finished = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False
     )

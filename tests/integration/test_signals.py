@@ -85,7 +85,48 @@ class TestEnd:
         daemon.process.kill()
         daemon.process.wait()
         eventually(lambda: not daemon.leftovers(), "the workers' end")
+        daemon.log.wait_end()
+        daemon.stdout.wait_end()
         daemon.stopped = True
+
+
+class TestEveryone:
+    """What reaches every process at once, as from killall, or comes too early."""
+
+    @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE])
+    def test_no_worker_dies_of_it(
+        self, culvert: Start, certificates: Certificates, number: signal.Signals
+    ) -> None:
+        with fixed_ports(1) as (port,):
+            daemon = culvert(echo_service(certificates, port), workers=2)
+            peer = open_tls(port, certificates.ca.cert)
+            echo(peer)
+            for pid in [daemon.pid, *children(daemon.pid)]:
+                os.kill(pid, number)
+            for _ in range(4):
+                say_tls(port, certificates.ca.cert)
+            echo(peer)
+            finish(peer)
+            daemon.stop()
+
+    def test_the_pid_file_means_that_signals_are_welcome(
+        self, tmp_path: Path, certificates: Certificates
+    ) -> None:
+        with fixed_ports(1) as (port,):
+            text = (
+                f"syslog = no\ndebug = 7\npid = {tmp_path}/daemon.pid\noutput = {tmp_path}/daemon.log\n"
+                + echo_service(certificates, port)
+            )
+            daemon = Detached(tmp_path, text)
+            try:
+                assert daemon.launch().returncode == 0
+                daemon.find_pid()
+                for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+                    daemon.send_signal(number)
+                say_tls(port, certificates.ca.cert)
+                daemon.stop()
+            finally:
+                daemon.kill()
 
 
 class TestReopen:

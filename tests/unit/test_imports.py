@@ -41,7 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"log"}),
     frozenset({"config"}),
     frozenset({"address"}),
-    frozenset({"metrics"}),
+    frozenset({"metrics", "idents"}),
     frozenset({"errors"}),
     frozenset({"version"}),
 )

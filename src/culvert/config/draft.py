@@ -82,12 +82,12 @@ class Draft:
                 return entries[-1].location
         return self.location
 
-    def locations(self) -> Mapping[str, Location]:
-        """Where each service option that the file set stands last."""
-        inherited = {} if self._defaults is None else self._defaults.locations()
+    def locations(self, other_scope: Scope = Scope.GLOBAL) -> Mapping[str, Location]:
+        """Where each option that the file set stands last, but for those of `other_scope`."""
+        inherited = {} if self._defaults is None else self._defaults.locations(other_scope)
         own = {
             name: entries[-1].location
             for name, entries in self._entries.items()
-            if entries and named(name).scope is not Scope.GLOBAL
+            if entries and named(name).scope is not other_scope
         }
         return {**inherited, **own}

@@ -159,7 +159,7 @@ def _refusal(option: Option, text: str, bad: BadValue) -> str:
 
 def _global_options(defaults: Draft) -> GlobalOptions:
     fields = {o.global_field: defaults.value(o.name) for o in OPTIONS if o.global_field is not None}
-    return GlobalOptions(**fields)
+    return GlobalOptions(**fields, locations=MappingProxyType(defaults.locations(Scope.SERVICE)))
 
 
 def _service(draft: Draft) -> Service:

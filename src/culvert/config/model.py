@@ -92,7 +92,7 @@ class SocketOption:
 
 @dataclass(frozen=True, slots=True)
 class GlobalOptions:
-    """The options of the whole daemon."""
+    """The options of the whole daemon. `locations` is as in `Service`."""
 
     chroot: str | None
     debug: Debug
@@ -107,6 +107,7 @@ class GlobalOptions:
     syslog: bool
     workers: int | None
     """How many workers; None is one for each processor that may be used, 0 is no fork at all."""
+    locations: Mapping[str, Location]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from culvert import privileges
 from culvert.config.model import Foreground, GlobalOptions
-from culvert.control import DRAIN, LIST, LOG, READY, STOP
+from culvert.control import DRAIN, DRAINING, LIST, LOG, READY, STOP
 from culvert.errors import ConfigurationError
 from culvert.log import Channel, Level, Log
 from culvert.privileges import ExitStatus
@@ -38,11 +38,13 @@ class Timing:
     """The supervisor's bounds in seconds.
 
     `ready` runs from a worker's fork to its READY: loading modules and entering the jail, on a busy machine.
-    `stop` runs from STOP to SIGKILL. A worker that died is replaced after `pause_first`, which doubles up
+    `drain` runs from DRAIN to DRAINING: past it, a reload is announced all the same. `stop` runs from STOP
+    to SIGKILL. A worker that died is replaced after `pause_first`, which doubles up
     to `pause_last` with each one that dies before it is `settled`.
     """
 
     ready: float = 30.0
+    drain: float = 2.0
     stop: float = 5.0
     pause_first: float = 0.1
     pause_last: float = 30.0
@@ -71,6 +73,7 @@ class Supervisor:
         self._candidate: Generation | None = None
         self._workers: dict[int, Worker] = {}
         self._replacements: list[Replacement] = []
+        self._announce_by = math.inf
         self._reload_again = False
         self._stopping = False
         self._status = ExitStatus.OK
@@ -124,7 +127,9 @@ class Supervisor:
     def _detach(self, options: GlobalOptions) -> None:
         """Take the place in the system that the options ask for. Raises ConfigurationError and OSError."""
         if options.pid:
-            self._pid_file = privileges.PidFile(privileges.inside(options.chroot, options.pid))
+            self._pid_file = privileges.PidFile(
+                privileges.inside(options.chroot, options.pid), options.locations.get("pid")
+            )
         if options.foreground is Foreground.NO:
             self._home = Path.cwd()
             self._report = privileges.daemonize(ExitStatus.FAILED_START)
@@ -171,7 +176,12 @@ class Supervisor:
         """Take one message of a worker: READY, or the end of its channel as it exits."""
         if self._workers.get(worker.pid) is not worker:
             return  # reaped by an earlier event of the same turn
-        if worker.receive() != READY:
+        message = worker.receive()
+        if message == DRAINING:
+            worker.draining = True
+            self._announce_when_drained()
+            return
+        if message != READY:
             self._selector.unregister(worker.channel)
             worker.deadline = min(worker.deadline, time.monotonic() + self._timing.stop)
             return
@@ -184,7 +194,7 @@ class Supervisor:
     def _patience(self) -> float | None:
         """How long the loop may wait: to the next deadline, or for ever."""
         deadlines = [worker.deadline for worker in self._workers.values()]
-        nearest = min([*deadlines, *(one.due for one in self._replacements)], default=math.inf)
+        nearest = min([*deadlines, *(one.due for one in self._replacements), self._announce_by])
         return None if nearest == math.inf else max(0.0, nearest - time.monotonic())
 
     def _meet_deadlines(self) -> None:
@@ -197,13 +207,15 @@ class Supervisor:
         for one in [one for one in self._replacements if one.due <= now]:
             self._replacements.remove(one)
             self._replace(one)
+        if self._announce_by <= now:
+            self._announce()
 
     # Generations: prepare, prove, commit or undo.
 
     def _reload(self) -> None:
         if self._stopping:
             return
-        if self._candidate is not None:
+        if self._candidate is not None or self._announce_by < math.inf:
             self._reload_again = True
             return
         try:
@@ -242,15 +254,27 @@ class Supervisor:
         old, self._current, self._candidate = self._current, new, None
         self._log = main_channel(new)
         self._replacements.clear()
-        new.announce()
-        if self._report is not None:
-            self._report.send(ExitStatus.OK)
+        self._announce_by = time.monotonic() + self._timing.drain
         if old is not None:
             for worker in self._of(old):
                 if not self._tell(worker, DRAIN):
                     worker.deadline = time.monotonic()
             old.retire(new)
             self._close_log(old)
+        self._announce_when_drained()
+
+    def _announce_when_drained(self) -> None:
+        """Say that the current generation serves once no worker of another one accepts any more."""
+        leaving = [one for one in self._workers.values() if one.generation is not self._current]
+        if self._announce_by < math.inf and all(one.draining or one.stopping for one in leaving):
+            self._announce()
+
+    def _announce(self) -> None:
+        self._announce_by = math.inf
+        if self._current is not None:
+            self._current.announce()
+        if self._report is not None:
+            self._report.send(ExitStatus.OK)
         self._reload_if_asked()
 
     def _undo(self, failed: Generation, reason: str, status: ExitStatus) -> None:
@@ -352,6 +376,7 @@ class Supervisor:
         else:
             self._log.write(Level.INFO if code == 0 or worker.stopping else Level.ERR, fate)
         self._close_log(worker.generation)
+        self._announce_when_drained()
 
     def _schedule(self, index: int, last_pause: float) -> None:
         pause = min(max(self._timing.pause_first, last_pause * 2), self._timing.pause_last)
@@ -373,6 +398,7 @@ class Supervisor:
             return
         self._stopping = True
         self._replacements.clear()
+        self._announce_by = math.inf
         for worker in self._workers.values():
             self._stop_worker(worker)
         if self._candidate is not None:

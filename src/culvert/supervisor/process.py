@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from culvert.control import READY
+from culvert.control import MESSAGE_LIMIT
 from culvert.errors import ConfigurationError
 from culvert.log import Channel
 from culvert.privileges import ExitStatus
@@ -41,6 +41,7 @@ class Worker:
     deadline: float = math.inf
     pause: float = 0.0
     ready: bool = False
+    draining: bool = False
     stopping: bool = False
 
     def __str__(self) -> str:
@@ -58,7 +59,7 @@ class Worker:
     def receive(self) -> bytes:
         """The next message, which must be there; empty once the worker has closed its end."""
         try:
-            return self.channel.recv(len(READY) + 1)
+            return self.channel.recv(MESSAGE_LIMIT)
         except ConnectionError:
             return b""
 

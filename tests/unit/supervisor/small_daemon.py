@@ -27,6 +27,7 @@ QUICK = Timing(ready=PATIENCE, stop=PATIENCE, pause_first=0.02, pause_last=0.08,
 
 OPTIONS = GlobalOptions(
     chroot=None,
+    locations={},
     debug=DEBUG,
     foreground=Foreground.QUIET,
     log=LogMode.APPEND,
