@@ -17,10 +17,10 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 from culvert.config.model import Debug, Foreground, GlobalOptions, LogMode
 from culvert.errors import ConfigurationError, os_reason
+from culvert.jail import inside
 
 TEXT_LIMIT = 1024
 """Longest text of a line in bytes, as stunnel has it: a peer must not be able to flood a log by one line."""
@@ -270,7 +270,9 @@ def open_log(options: GlobalOptions, *, first: bool = True) -> Log:
         sinks.append(FileSink(_duplicate(sys.stderr.fileno()), None))
     if options.output is not None:
         # Absolute, for a daemon changes to "/" later and the path must mean the same file then.
-        path = str(Path(_inside(options.chroot, options.output)).absolute())
+        path = options.output
+        if path not in _STANDARD_STREAMS:
+            path = str(inside(options.chroot, path))
         try:
             fd = _open_for_append(path, truncate=first and options.log is LogMode.OVERWRITE)
         except OSError as error:
@@ -283,12 +285,6 @@ def open_log(options: GlobalOptions, *, first: bool = True) -> Log:
     if options.syslog:
         sinks.append(SyslogSink(options.service))
     return Log(sinks)
-
-
-def _inside(chroot: str | None, path: str) -> str:
-    if chroot is None or path in _STANDARD_STREAMS:
-        return path
-    return f"{chroot.rstrip('/')}/{path.lstrip('/')}"
 
 
 def _open_for_append(path: str, *, truncate: bool = False) -> int:

@@ -257,16 +257,6 @@ def _checked_id(kind: str, number: int, location: Location | None) -> int:
     return number
 
 
-def inside(chroot: str | None, path: str) -> Path:
-    """Where a path that is meant inside the jail lies for a process outside of it; always absolute.
-
-    A relative path starts at the jail's root, and `..` does not lead out of it.
-    """
-    if chroot is None:
-        return Path(path).absolute()
-    return Path(chroot).absolute() / os.path.normpath(f"/{path}").lstrip("/")
-
-
 def drop(chroot: str | None, identity: Identity | None) -> None:
     """Close the jail and become `identity`, for good; in either case leave no way for keys into a core dump.
 

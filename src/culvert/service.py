@@ -120,9 +120,10 @@ class RunningService:
 
     def stop_accepting(self) -> None:
         """Take no new connection. Those that live go on."""
-        self._accepting = False
-        for sock in self._sockets:
-            self._loop.remove_reader(sock.fileno())
+        if self._accepting:
+            self._accepting = False
+            for sock in self._sockets:
+                self._loop.remove_reader(sock.fileno())
 
     async def finished(self) -> None:
         """Return when no connection is left, after `stop_accepting`."""

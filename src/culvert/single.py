@@ -18,6 +18,7 @@ from culvert import privileges, worker
 from culvert.config.model import Foreground
 from culvert.errors import ConfigurationError, os_reason
 from culvert.generation import Generation
+from culvert.jail import inside
 from culvert.worker import Worker
 
 
@@ -62,12 +63,10 @@ class SingleProcess:
         options = self._generation.options
         if not options.pid:
             return None
-        pid_file = privileges.PidFile(
-            privileges.inside(options.chroot, options.pid), options.locations.get("pid")
-        )
+        pid_file = privileges.PidFile(inside(options.chroot, options.pid), options.locations.get("pid"))
         pid_file.create()
         if options.chroot is not None:
-            pid_file.path = privileges.inside(None, f"/{options.pid.lstrip('/')}")  # as the jail will have it
+            pid_file.path = inside(None, f"/{options.pid.lstrip('/')}")  # as the jail will have it
         return pid_file
 
     def _remove(self, pid_file: privileges.PidFile) -> None:

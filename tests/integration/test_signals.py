@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -66,8 +67,9 @@ class TestEnd:
         daemon = culvert(echo_service(certificates), workers=2)
         peer = open_tls(daemon.port("echo"), certificates.ca.cert)
         echo(peer)
-        for pid in daemon.tree():
-            os.kill(pid, signal.SIGINT)
+        for pid in reversed(daemon.tree()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
         daemon.stop()
         assert_cut(peer)
 

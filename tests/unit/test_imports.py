@@ -7,6 +7,7 @@ source, so one inside a function or under TYPE_CHECKING counts as well: it coupl
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 import culvert.version
 
 PACKAGE = Path(culvert.version.__file__).parent
+ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
 # A part is a module or folder directly below the package; "culvert" is the package's own face. A part
 # imports from lower rows only: parts of one row do not import each other.
@@ -39,6 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"tls", "negotiate"}),
     frozenset({"sockopt"}),
     frozenset({"log"}),
+    frozenset({"jail"}),
     frozenset({"config"}),
     frozenset({"address"}),
     frozenset({"metrics", "idents"}),
@@ -249,6 +252,13 @@ CHECKS = {
 def test_the_package_keeps_the_rule(rule: str) -> None:
     violations = CHECKS[rule](read_package(PACKAGE))
     assert not violations, "\n" + "\n".join(violations)
+
+
+def test_the_documented_layout_is_the_one_that_is_checked() -> None:
+    documented = re.findall(r"^ {6}(\w+)(?:/|\.py)", ARCHITECTURE.read_text("utf-8"), re.MULTILINE)
+    assert sorted(documented) == sorted(parts_in(read_package(PACKAGE)))
+    rows = [row for part in documented if (row := row_of(part)) is not None]
+    assert rows == sorted(rows), "the order of the layout is not that of LAYERS"
 
 
 @pytest.mark.parametrize("part", ["culvert", "culvert.worker", "culvert.cli.running"])

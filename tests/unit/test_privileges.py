@@ -34,26 +34,6 @@ REGAIN: tuple[Callable[[], None], ...] = (
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root")
 
 
-class TestInside:
-    @pytest.mark.parametrize(
-        ("chroot", "path", "expected"),
-        [
-            (None, "/run/pid", "/run/pid"),
-            ("/jail", "/run/pid", "/jail/run/pid"),
-            ("/jail/", "//run//pid", "/jail/run/pid"),
-            ("/jail", "run/pid", "/jail/run/pid"),
-            ("/jail", "/../../etc/pid", "/jail/etc/pid"),
-            ("/", "/run/pid", "/run/pid"),
-        ],
-    )
-    def test_a_path_of_the_jail(self, chroot: str | None, path: str, expected: str) -> None:
-        assert privileges.inside(chroot, path) == Path(expected)
-
-    def test_it_is_absolute(self) -> None:
-        assert privileges.inside(None, "pid") == Path.cwd() / "pid"
-        assert privileges.inside("jail", "pid") == Path.cwd() / "jail" / "pid"
-
-
 class TestResolve:
     def test_nothing_asked_for_is_nothing_to_change(self) -> None:
         assert privileges.resolve(None, None) is None

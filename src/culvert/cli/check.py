@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.text import Text
 
-from culvert import config, privileges
+from culvert import config
 from culvert.cli.faults import printable
 from culvert.config.model import Configuration, Service
 from culvert.errors import ConfigurationError, Diagnostic, Location, Severity
+from culvert.jail import inside
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import PassPhrases
 from culvert.tls.inspection import inspect
@@ -52,7 +53,7 @@ def _examine(
     service: Service, configuration: Configuration, now: datetime.datetime
 ) -> tuple[Diagnostic, ...]:
     chroot = configuration.options.chroot
-    ca_path = privileges.inside(chroot, service.ca_path) if service.ca_path is not None else None
+    ca_path = inside(chroot, service.ca_path) if service.ca_path is not None else None
     findings = inspect(service, ca_path, now)
     if any(finding.severity is Severity.ERROR for finding in findings):
         return findings

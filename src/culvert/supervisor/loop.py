@@ -26,6 +26,7 @@ from culvert import privileges
 from culvert.config.model import Foreground, GlobalOptions
 from culvert.control import DRAIN, DRAINING, LIST, LOG, READY, STOP
 from culvert.errors import ConfigurationError
+from culvert.jail import inside
 from culvert.log import Channel, Level, Log
 from culvert.privileges import ExitStatus
 from culvert.supervisor.contract import Build, Generation
@@ -128,7 +129,7 @@ class Supervisor:
         """Take the place in the system that the options ask for. Raises ConfigurationError and OSError."""
         if options.pid:
             self._pid_file = privileges.PidFile(
-                privileges.inside(options.chroot, options.pid), options.locations.get("pid")
+                inside(options.chroot, options.pid), options.locations.get("pid")
             )
         if options.foreground is Foreground.NO:
             self._home = Path.cwd()

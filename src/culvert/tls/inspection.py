@@ -156,7 +156,7 @@ class _Inspector:
             name = f"{path}: the certificate {certificate.subject}"
             end = f"{certificate.not_after:{_MINUTE}}"
             if certificate.not_after < self._now:
-                self._error("cert", f"{name} expired on {end}")
+                self._warn("cert", f"{name} expired on {end}")
             elif certificate.not_after < self._now + EXPIRY_WARNING:
                 days = (certificate.not_after - self._now).days
                 self._warn("cert", f"{name} expires on {end}, in {days} day(s)")

@@ -74,7 +74,7 @@ def test_a_key_in_the_certificates_file_is_shown_at_its_line(tmp_path: Path, lea
 @pytest.mark.parametrize(
     ("starts_in", "ends_in", "severity", "words"),
     [
-        (-10, -1, Severity.ERROR, "expired on"),
+        (-10, -1, Severity.WARNING, "expired on"),
         (-10, 29.5, Severity.WARNING, "in 29 day(s)"),
         (1, 90, Severity.WARNING, "is not valid before"),
     ],
@@ -93,12 +93,12 @@ def test_a_certificate_that_lasts_31_days_has_no_finding(tmp_path: Path) -> None
     assert inspect_server(tmp_path, f"cert = {cert}") == []
 
 
-def test_an_expired_intermediate_is_an_error(tmp_path: Path) -> None:
+def test_an_expired_intermediate_is_a_warning(tmp_path: Path) -> None:
     intermediate = issue("intermediate", ends_in=-1)
     identity = issue("leaf", intermediate)
     chain = identity.cert_pem + intermediate.cert_pem + identity.key_pem()
     cert = write(tmp_path / "chain.pem", chain)
-    only(inspect_server(tmp_path, f"cert = {cert}"), Severity.ERROR, f"cert = {cert}", "CN=intermediate")
+    only(inspect_server(tmp_path, f"cert = {cert}"), Severity.WARNING, f"cert = {cert}", "CN=intermediate")
 
 
 def test_a_key_of_another_certificate_is_an_error(tmp_path: Path, root: Identity, leaf: Identity) -> None:
@@ -176,7 +176,7 @@ def test_pkcs12_is_known_by_its_content(tmp_path: Path, leaf: Identity) -> None:
 
 def test_what_pkcs12_holds_is_judged(tmp_path: Path) -> None:
     cert = write(tmp_path / "leaf.p12", issue("leaf", ends_in=-1).pkcs12())
-    only(inspect_server(tmp_path, f"cert = {cert}"), Severity.ERROR, f"cert = {cert}", "expired on")
+    only(inspect_server(tmp_path, f"cert = {cert}"), Severity.WARNING, f"cert = {cert}", "expired on")
 
 
 def test_encrypted_pkcs12_is_noted(tmp_path: Path, leaf: Identity) -> None:
