@@ -32,11 +32,12 @@ class Readiness:
         self._epoll.close()
 
     def forget(self, fd: int) -> None:
-        """To be called before a descriptor is closed, for its number will be used again."""
-        if fd in self._interests:
-            del self._interests[fd]
-            self._hung.discard(fd)
-            self._epoll.unregister(fd)
+        """To be called before a descriptor is closed, for its number will be used again.
+
+        The kernel takes it out of the epoll as it is closed (epoll(7)).
+        """
+        self._interests.pop(fd, None)
+        self._hung.discard(fd)
 
     def attach(self, interest: Interest) -> bool:
         """Tell `interest` of a hang-up of its descriptor; whether there has been one already."""

@@ -13,6 +13,7 @@ from types import TracebackType
 from OpenSSL import SSL
 
 from .certificates import Certificates
+from .harness import PATIENCE
 from .peers import (
     Peer,
     PlainPeer,
@@ -143,5 +144,27 @@ def say_plain(port: int, line: bytes = GREETING) -> None:
 def await_end(peer: Peer) -> None:
     """Waits until the daemon ends a connection that it does not serve."""
     with contextlib.suppress(ConnectionError, SSL.Error, TruncatedError):
+        assert peer.recv() == b""
+    peer.close()
+
+
+def knock(port: int) -> int:
+    """A plain client that the daemon sends away, maybe before its connect returns; gives its port."""
+    with socket.socket() as sock:
+        sock.settimeout(PATIENCE)
+        sock.bind(("127.0.0.1", 0))
+        client: int = sock.getsockname()[1]
+        with contextlib.suppress(ConnectionError):
+            sock.connect(("127.0.0.1", port))
+            while sock.recv(65536):
+                pass
+    return client
+
+
+def refused_tls(port: int, context: SSL.Context) -> None:
+    """A TLS client that is not served, in its handshake or behind it."""
+    peer = TlsPeer(dial(port), context, server=False)
+    with contextlib.suppress(ConnectionError, SSL.Error, TruncatedError):
+        peer.handshake()
         assert peer.recv() == b""
     peer.close()

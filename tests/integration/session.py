@@ -14,7 +14,7 @@ from OpenSSL import SSL
 
 from .certificates import Certificates, Leaf
 from .daemon import Detached
-from .echo import EchoServer, await_end, echo, open_plain, open_tls, say_tls
+from .echo import EchoServer, await_end, echo, open_plain, open_tls, refused_tls, say_tls
 from .harness import eventually
 from .peers import (
     Listener,
@@ -211,15 +211,6 @@ class Session:
         text = re.sub(r"FD=\d+", "FD=N", text)
         text = re.sub(r"\S+\.c:\d+: (?=error:)", "", text)  # where in OpenSSL's source
         return re.sub(r"Connection (closed/reset|reset/closed):", "Connection reset:", text)
-
-
-def refused_tls(port: int, context: SSL.Context) -> None:
-    """A TLS client that is not served."""
-    peer = TlsPeer(dial(port), context, server=False)
-    with contextlib.suppress(ConnectionError, SSL.Error, TruncatedError):
-        peer.handshake()
-        assert peer.recv() == b""
-    peer.close()
 
 
 def served_tls(port: int, context: SSL.Context) -> None:

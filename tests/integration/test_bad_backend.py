@@ -12,7 +12,7 @@ from OpenSSL import SSL
 
 from .certificates import Certificates
 from .daemon import Footprint, await_footprint, fixed_ports, footprint
-from .echo import await_end, open_plain, trusting
+from .echo import await_end, knock, open_plain, trusting
 from .harness import Culvert
 from .peers import Listener, TlsPeer, TruncatedError, dial
 
@@ -63,8 +63,7 @@ def daemon(
         services += f"[client]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{silent.port}\n"
         services += "TIMEOUTbusy = 1\n"
         with Culvert(tmp_path_factory.mktemp("nowhere"), services, workers=1) as daemon:
-            warm = open_plain(daemon.port("client-down"))
-            await_end(warm)
+            knock(daemon.port("client-down"))
             daemon.await_log("Connection reset")
             yield daemon
 
@@ -135,9 +134,7 @@ def test_a_program_that_cannot_be_executed(
 
 def test_the_client_end_of_a_server_that_is_down(daemon: Culvert) -> None:
     mark = daemon.log.mark()
-    peer = open_plain(daemon.port("client-down"))
-    client = peer.sock.getsockname()[1]
-    await_end(peer)
+    client = knock(daemon.port("client-down"))
     assert "Connection refused" in story(daemon, client, mark)
 
 

@@ -13,7 +13,7 @@ from OpenSSL import SSL
 
 from .certificates import Certificates
 from .daemon import LOG_LINE, fixed_ports
-from .echo import EchoServer, await_end, open_plain, open_tls, say_plain, say_tls
+from .echo import EchoServer, knock, open_tls, refused_tls, say_plain, say_tls
 from .harness import Culvert, LogLines, eventually
 from .peers import (
     Listener,
@@ -140,8 +140,8 @@ def session(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
             shake_hands_badly(
                 daemon.port("strict"), client_context("TLSv1.2", trust=trust, leaf=certificates.stranger)
             )
-            await_end(open_plain(daemon.port("mistrusting")))
-            await_end(open_tls(daemon.port("down"), trust))
+            knock(daemon.port("mistrusting"))
+            refused_tls(daemon.port("down"), client_context(trust=trust))
             daemon.await_log("Connection refused")
             daemon.await_log(r"SSL_connect: .*certificate verify failed")
             ended = r"Connection (closed|reset): 11 byte\(s\) sent to TLS"

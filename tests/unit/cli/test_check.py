@@ -74,8 +74,8 @@ def test_a_warning_does_not_fail_the_check(tmp_path: Path) -> None:
 
 
 def test_the_files_are_judged(tmp_path: Path) -> None:
-    old = issue("old", ends_in=-1)
-    cert = write(tmp_path / "old.pem", old.cert_pem + old.key_pem(), 0o644)
+    old, other = issue("old", ends_in=-1), issue("other")
+    cert = write(tmp_path / "old.pem", old.cert_pem + other.key_pem(), 0o644)
     status, report = check(tmp_path / "old.conf", server(cert))
     assert (status, report["ok"]) == (1, False)
     assert {found["severity"] for found in report["findings"]} == {"warning", "error"}
