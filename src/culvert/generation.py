@@ -193,6 +193,8 @@ class _Build:
                 options.locations.get("setgid"),
             )
         fixed = {name: getattr(self._previous.options, name) for name in FIXED_OPTIONS}
+        if (options.workers == 0) != (self._previous.options.workers == 0):
+            fixed["workers"] = self._previous.options.workers  # one process cannot become several, nor back
         self._refused = [name for name, value in fixed.items() if getattr(options, name) != value]
         return dataclasses.replace(options, **fixed), self._previous.identity
 

@@ -13,7 +13,6 @@ import enum
 import os
 import re
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -267,7 +266,7 @@ def open_log(options: GlobalOptions, *, first: bool = True) -> Log:
     """
     sinks: list[Sink] = []
     if options.foreground is Foreground.YES:
-        sinks.append(FileSink(_duplicate(sys.stderr.fileno()), None))
+        sinks.append(FileSink(_duplicate(2), None))
     if options.output is not None:
         # Absolute, for a daemon changes to "/" later and the path must mean the same file then.
         path = options.output

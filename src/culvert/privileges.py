@@ -1,6 +1,6 @@
 """The daemon's standing in the system: its terminal, its pid file, its jail and its identity.
 
-The order of a start is `fill_standard_descriptors` before anything is opened, `daemonize` and
+The order of a start is `restore_defaults` before anything is opened, `daemonize` and
 `PidFile.create` once the configuration is known to be good, and `drop` in each worker. Names of users and
 groups are looked up by `resolve` before the jail closes, for `/etc/passwd` is not in it.
 """
@@ -48,6 +48,15 @@ class ExitStatus(enum.IntEnum):
     CRASH = 70
 
 
+def restore_defaults() -> None:
+    """Undo what a launcher may have left to this process: closed standard descriptors, ignored children.
+
+    With SIGCHLD ignored, which exec hands on, the kernel reaps children by itself and waiting for one fails.
+    """
+    fill_standard_descriptors()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def fill_standard_descriptors() -> None:
     """Open /dev/null on each of the descriptors 0, 1 and 2 that this process was started without.
 
@@ -81,6 +90,14 @@ class StartReport:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def working_directory() -> Path | None:
+    """The directory that relative paths of the configuration start at; None where it is gone."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
 
 
 def daemonize(silent_status: int) -> StartReport:

@@ -34,14 +34,14 @@ class SingleProcess:
 
     def run(self) -> int:
         """Serve; returns the exit status. Raises ConfigurationError when the start fails."""
-        privileges.fill_standard_descriptors()
+        privileges.restore_defaults()
         first = self._build(None)
         self._generation = first
         options = first.options
         report: privileges.StartReport | None = None
         try:
             if options.foreground is Foreground.NO:
-                self._home = Path.cwd()
+                self._home = privileges.working_directory()
                 report = privileges.daemonize(privileges.ExitStatus.FAILED_START)
             pid_file = self._write_pid()
             worker.preload()

@@ -100,7 +100,7 @@ class Supervisor:
         Raises ConfigurationError when the first generation cannot be built. What fails later is in the log;
         a daemon's failed start is also told to the user, by the process that waits for it.
         """
-        privileges.fill_standard_descriptors()
+        privileges.restore_defaults()
         first = self._build(None)
         self._log = main_channel(first)
         try:
@@ -132,7 +132,7 @@ class Supervisor:
                 inside(options.chroot, options.pid), options.locations.get("pid")
             )
         if options.foreground is Foreground.NO:
-            self._home = Path.cwd()
+            self._home = privileges.working_directory()
             self._report = privileges.daemonize(ExitStatus.FAILED_START)
         # Before the pid file: who reads that may send a signal at once.
         self._signals = SignalPipe(self._actions)
