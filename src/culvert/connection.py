@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography import x509
 
@@ -38,6 +39,16 @@ send an RST, which can overtake the alert."""
 LINGER_LIMIT = 1024 * 1024
 """Most bytes that such a peer may send."""
 
+
+class _Role(NamedTuple):
+    """How a handshake is called in the log, as stunnel's users know it."""
+
+    call: str
+    done: str
+
+
+_ACCEPT = _Role("SSL_accept", "accepted")
+_CONNECT = _Role("SSL_connect", "connected")
 _LEVELS = {Outcome.ACCEPTED: Level.NOTICE, Outcome.IGNORED: Level.INFO, Outcome.REJECTED: Level.WARNING}
 
 
@@ -181,7 +192,7 @@ class Connection:
 
     async def _accept_tls(self, stream: Stream) -> None:
         engine = self._shared.context.engine(self._shared.scratch)
-        await self._shake_hands(engine, stream, "SSL_accept", "accepted")
+        await self._shake_hands(engine, stream, _ACCEPT, self.peer)
 
     async def _connect_tls(self, stream: Stream, endpoint: Endpoint | None) -> None:
         shared = self._shared
@@ -192,9 +203,10 @@ class Connection:
         self._endpoint = endpoint
         if endpoint is not None:
             shared.context.sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
-        await self._shake_hands(engine, stream, "SSL_connect", "connected")
+        server = show(endpoint.sockaddr) if endpoint is not None else f"program {shared.config.exec}"
+        await self._shake_hands(engine, stream, _CONNECT, server)
 
-    async def _shake_hands(self, engine: Engine, stream: Stream, call: str, done: str) -> None:
+    async def _shake_hands(self, engine: Engine, stream: Stream, role: _Role, peer: str) -> None:
         shared = self._shared
         self._engine, self._tls = engine, stream
         try:
@@ -204,15 +216,15 @@ class Connection:
             self._log_verification(engine)
             shared.counters.handshakes_failed += 1
             reason = self._handshake_fault(error)
-            self.log.error(f"{call}: {reason}")
-            raise TlsError(f"TLS handshake with {self.peer} failed: {reason}") from None
+            self.log.error(f"{role.call}: {reason}")
+            raise TlsError(f"TLS handshake with {peer} failed: {reason}") from None
         self._log_verification(engine)
         resumed = engine.resumed
         shared.counters.handshakes += 1
         shared.counters.resumed += resumed
         if self.log.enabled(Level.INFO):
             how = "previous session reused" if resumed else "new session negotiated"
-            self.log.info(f"TLS {done}: {how}")
+            self.log.info(f"TLS {role.done}: {how}")
             cipher, bits = engine.cipher
             self.log.info(
                 f"{engine.version} ciphersuite: {cipher} ({bits}-bit encryption), "

@@ -63,7 +63,7 @@ class TlsContext:
         if self._service.client:
             lib.SSL_set_connect_state(ssl)
             if server_name:
-                lib.SSL_set_tlsext_host_name(ssl, server_name.encode("idna"))
+                lib.SSL_set_tlsext_host_name(ssl, _ascii_name(server_name))
         else:
             lib.SSL_set_accept_state(ssl)
         return Engine(ssl, scratch, server=not self._service.client)
@@ -197,6 +197,13 @@ def _check(result: int) -> None:
     if result != 1:
         errors = take_errors()
         raise SSL.Error([(error.library, "", error.reason) for error in errors])
+
+
+def _ascii_name(name: str) -> bytes:
+    try:
+        return name.encode("idna")
+    except UnicodeError:
+        raise TlsError(f"{name!r} cannot be sent as a server name") from None
 
 
 def _address(ssl: Any) -> int:

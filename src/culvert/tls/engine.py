@@ -36,6 +36,7 @@ _BIO_read, _BIO_write = lib.BIO_read, lib.BIO_write
 _SSL_read, _SSL_write, _SSL_get_error = lib.SSL_read, lib.SSL_write, lib.SSL_get_error
 _SSL_do_handshake = lib.SSL_do_handshake
 _TRANSFORMED_SIZE = 2 * CHUNK
+_LAST_RECORD_AT = _TRANSFORMED_SIZE - RECORD
 
 
 class Scratch:
@@ -117,17 +118,16 @@ class Engine:
         """Read all plaintext that can be read, as `decrypt` does, without new ciphertext."""
         ssl, target = self._ssl, self._transformed
         total = 0
-        while True:
+        while total <= _LAST_RECORD_AT:
             count = _SSL_read(ssl, target + total, RECORD)
             if count <= 0:
+                reason = _SSL_get_error(ssl, count)
+                if reason == _ZERO_RETURN:
+                    self.status = Status.CLOSED
+                elif reason != _WANT_READ:
+                    self._failed("broken record")
                 break
             total += count
-        reason = _SSL_get_error(ssl, count)
-        if reason != _WANT_READ:
-            if reason == _ZERO_RETURN:
-                self.status = Status.CLOSED
-            else:
-                self._failed("broken record")
         return total
 
     def encrypt(self, count: int) -> int:
