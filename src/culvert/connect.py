@@ -16,6 +16,7 @@ from culvert.address import Address, HostPort, UnixPath, show
 from culvert.config.model import Failover, Service
 from culvert.errors import BackendError, ConfigurationError, os_reason
 from culvert.log import Channel
+from culvert.resolve import SocketAddress, resolve
 
 LOCALHOST = "localhost"
 
@@ -26,7 +27,7 @@ class Endpoint:
 
     target: Address
     family: int
-    sockaddr: tuple[object, ...] | str
+    sockaddr: SocketAddress
 
     @property
     def server_name(self) -> str | None:
@@ -49,7 +50,7 @@ class Targets:
     """
 
     endpoints: tuple[tuple[Endpoint, ...] | None, ...]
-    sources: tuple[tuple[int, tuple[object, ...]], ...]
+    sources: tuple[tuple[int, SocketAddress], ...]
 
 
 def prepare(service: Service, log: Channel) -> Targets:
@@ -66,25 +67,24 @@ def prepare(service: Service, log: Channel) -> Targets:
     return Targets(tuple(endpoints), _sources(service))
 
 
-def _sources(service: Service) -> tuple[tuple[int, tuple[object, ...]], ...]:
+def _sources(service: Service) -> tuple[tuple[int, SocketAddress], ...]:
     if service.local is None:
         return ()
     try:
-        found = socket.getaddrinfo(service.local, 0, type=socket.SOCK_STREAM)
+        return tuple(resolve(service.local, 0))
     except OSError as error:
         raise ConfigurationError.single(
             f"Cannot resolve the source address {service.local}: {os_reason(error)}",
             service.where("local"),
             service.name,
         ) from None
-    return tuple((family, sockaddr) for family, _, _, _, sockaddr in found)
 
 
 def _resolve(target: Address) -> tuple[Endpoint, ...]:
     if isinstance(target, UnixPath):
         return (Endpoint(target, socket.AF_UNIX, target.path),)
-    found = socket.getaddrinfo(target.host or LOCALHOST, target.port, type=socket.SOCK_STREAM)
-    return tuple(Endpoint(target, family, sockaddr) for family, _, _, _, sockaddr in found)
+    found = resolve(target.host or LOCALHOST, target.port)
+    return tuple(Endpoint(target, family, sockaddr) for family, sockaddr in found)
 
 
 class Connector:
@@ -150,7 +150,7 @@ class Connector:
             sock.close()
         return None
 
-    async def _complete(self, sock: socket.socket, sockaddr: tuple[object, ...] | str) -> None:
+    async def _complete(self, sock: socket.socket, sockaddr: SocketAddress) -> None:
         """Connect within TIMEOUTconnect. Raises TimeoutError, or OSError with the target's refusal.
 
         The loop's own call inside asyncio.timeout costs twice as much, for each connection of a server.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ class Connection:
         how = f"exited with status {status}" if status >= 0 else f"was ended by signal {-status}"
         self.log.info(f"Program (PID={program.pid}) {how}")
         if self._relay is not None:
-            self._relay.exhaust_plain()
+            self._relay.plain_exits()
 
     def _client_variables(self) -> dict[str, str]:
         host, _, port = self.peer.rpartition(":")
@@ -252,7 +253,7 @@ class Connection:
         relay = Relay(shared.readiness, engine, tls, plain, limits)
         self._relay = relay
         if self._program is not None and self._program.status is not None:
-            shared.readiness.loop.call_soon(relay.exhaust_plain)  # it was quicker than we
+            shared.readiness.loop.call_soon(relay.plain_exits)  # it was quicker than we
         return await relay.run(self)
 
     def tls_answered(self) -> None:
@@ -269,6 +270,8 @@ class Connection:
         relay, counters = self._relay, self._shared.counters
         if self._program is not None:
             self._program.on_exit = None
+            if end is not End.CLOSED:
+                self._program.signal(signal.SIGHUP)  # its other end is gone, as a terminal would tell it
         if relay is not None:
             self._log_end(relay, end)
             counters.truncated += relay.truncated

@@ -25,6 +25,7 @@ class Handshake:
     __slots__ = (
         "_done",
         "_engine",
+        "_finished",
         "_interest",
         "_loop",
         "_received",
@@ -39,9 +40,12 @@ class Handshake:
         self._loop = readiness.loop
         self._engine = engine
         self._stream = stream
-        self._interest = Interest(readiness, stream.fileno(), self._readable, self._writable)
+        self._interest = Interest(
+            readiness, stream.fileno(), self._readable, self._writable, on_failure=self._writable
+        )
         self._received, self._transformed = engine.scratch.received, engine.scratch.transformed
         self._unsent: memoryview | None = None
+        self._finished = False
         self._send_error: OSError | None = None
         self._taken = 0
         self._done: asyncio.Future[None] = self._loop.create_future()
@@ -62,9 +66,16 @@ class Handshake:
             self._interest.close()
 
     def _expire(self) -> None:
+        self._fail(TimeoutError())
+
+    def _fail(self, error: Exception) -> None:
+        if not self._done.done():  # a task that was cancelled has cancelled it
+            self._done.set_exception(error)
+        self._steer()
+
+    def _succeed(self) -> None:
         if not self._done.done():
-            self._done.set_exception(TimeoutError())
-            self._steer()
+            self._done.set_result(None)
 
     def _readable(self) -> bool:
         try:
@@ -72,14 +83,13 @@ class Handshake:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            self._done.set_exception(error)
-            self._steer()
+            self._fail(error)
             return True
         self._taken += count
         if not count:
-            self._done.set_exception(self._send_error or self._engine.end_of_stream())
+            self._fail(self._send_error or self._engine.end_of_stream())
         elif self._taken > INPUT_LIMIT:
-            self._done.set_exception(TlsError(f"more than {INPUT_LIMIT} bytes before the handshake was done"))
+            self._fail(TlsError(f"more than {INPUT_LIMIT} bytes before the handshake was done"))
         else:
             self._engine.feed(count)
             self._step()
@@ -88,23 +98,23 @@ class Handshake:
 
     def _steer(self) -> None:
         going_on = not self._done.done()
-        self._interest.set(going_on, going_on and self._unsent is not None)
+        # Once finished, what comes is data: the relay's to read, one bounded chunk at a time.
+        self._interest.set(going_on and not self._finished, going_on and self._unsent is not None)
 
     def _step(self) -> None:
         failure: TlsError | None = None
-        finished = False
         try:
-            finished = self._engine.handshake()
+            self._finished = self._engine.handshake()
         except TlsError as error:
             failure = error
-        if finished and self._engine.output_can_wait:
-            self._done.set_result(None)
+        if self._finished and self._engine.output_can_wait:
+            self._succeed()
             return
         self._send(self._engine.output())
         if failure is not None:
-            self._done.set_exception(failure)
-        elif finished and self._unsent is None:
-            self._done.set_result(None)
+            self._fail(failure)
+        elif self._finished and self._unsent is None:
+            self._succeed()
 
     def _send(self, count: int) -> None:
         if not count or self._send_error is not None:

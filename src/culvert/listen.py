@@ -14,6 +14,7 @@ from culvert import sockopt
 from culvert.address import HostPort, UnixPath, show
 from culvert.config.model import Service
 from culvert.errors import ConfigurationError, os_reason
+from culvert.resolve import InternetAddress, SocketAddress, resolve
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn."""
@@ -76,24 +77,22 @@ def _listen_internet(service: Service, address: HostPort) -> Listener:
     return Listener(tuple(sockets), tuple(refusals))
 
 
-def _addresses(service: Service, address: HostPort) -> Iterator[tuple[int, tuple[object, ...]]]:
+def _addresses(service: Service, address: HostPort) -> Iterator[tuple[int, InternetAddress]]:
     # A port alone means every IPv4 address, and every IPv6 address besides.
     hosts = [address.host] if address.host is not None else ["0.0.0.0", "::"]  # noqa: S104
     for host in hosts:
         try:
-            found = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            yield from resolve(host, address.port, passive=True)
         except OSError as error:
             raise ConfigurationError.single(
                 f"Cannot resolve the address {address}: {os_reason(error)}",
                 service.where("accept"),
                 service.name,
             ) from None
-        for family, _, _, _, sockaddr in found:
-            yield family, sockaddr
 
 
 def _bound(
-    service: Service, family: int, sockaddr: tuple[object, ...] | str, *, only_ipv6: bool = False
+    service: Service, family: int, sockaddr: SocketAddress, *, only_ipv6: bool = False
 ) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -4,7 +4,8 @@ Pitfall: libuv, under uvloop, stops watching a descriptor that has an error to r
 RST) and calls its reader one last time. A reader that takes one chunk a time, because data stood before the
 RST, would never be called again. So every descriptor is registered a second time, for errors and hang-ups
 only and edge-triggered, with an epoll of our own. Nothing of it is seen in the steady state; once a stream
-has hung up, its reader is called until it says that there is nothing left, whatever the loop does.
+has hung up, its reader is called until it says that there is nothing left, whatever the loop does. The loop
+says nothing at all of a stream that is not being read, under back-pressure: an error there ends it at once.
 """
 
 from __future__ import annotations
@@ -53,20 +54,31 @@ class Readiness:
             self._interests[interest.fd] = None
 
     def _take(self) -> None:
-        for fd, _ in self._epoll.poll(0, _EVENTS_AT_ONCE):
+        for fd, events in self._epoll.poll(0, _EVENTS_AT_ONCE):
             self._hung.add(fd)
             interest = self._interests.get(fd)
             if interest is not None:
-                interest.hung_up()
+                interest.hung_up(failed=bool(events & select.EPOLLERR))
 
 
 class Interest:
     """What the owner of one stream wants to hear of it, until `close`.
 
     `on_readable` takes one read and says whether there was anything to take, an end or an error included.
+    `on_failure` is told of an error (an RST) that came while nobody wanted to read.
     """
 
-    __slots__ = ("_hung", "_loop", "_on_readable", "_on_writable", "_readiness", "fd", "reading", "writing")
+    __slots__ = (
+        "_hung",
+        "_loop",
+        "_on_failure",
+        "_on_readable",
+        "_on_writable",
+        "_readiness",
+        "fd",
+        "reading",
+        "writing",
+    )
 
     def __init__(
         self,
@@ -74,11 +86,14 @@ class Interest:
         fd: int,
         on_readable: Callable[[], bool],
         on_writable: Callable[[], None],
+        *,
+        on_failure: Callable[[], None],
     ) -> None:
         self._readiness = readiness
         self._loop = readiness.loop
         self._on_readable = on_readable
         self._on_writable = on_writable
+        self._on_failure = on_failure
         self.fd = fd
         self.reading = self.writing = False
         self._hung = readiness.attach(self)
@@ -100,9 +115,11 @@ class Interest:
             else:
                 self._loop.remove_writer(self.fd)
 
-    def hung_up(self) -> None:
+    def hung_up(self, *, failed: bool) -> None:
         """The stream's other end is gone: what it left behind is to be read to the end."""
         self._hung = True
+        if failed and not self.reading:
+            self._on_failure()
         self._read_out()
 
     def close(self) -> None:
@@ -110,7 +127,7 @@ class Interest:
         self.set(False, False)
         self._readiness.detach(self)
         # The owner holds this object: its methods held here would make a cycle for the collector.
-        self._on_readable, self._on_writable = _nothing_to_read, _nothing_to_write
+        self._on_readable, self._on_writable, self._on_failure = _nothing_to_read, _nothing, _nothing
 
     def _read_out(self) -> None:
         while self.reading and self._on_readable():
@@ -121,5 +138,5 @@ def _nothing_to_read() -> bool:
     return False
 
 
-def _nothing_to_write() -> None:
+def _nothing() -> None:
     return

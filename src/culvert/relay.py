@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import errno
 import socket
 from dataclasses import dataclass
 from typing import Protocol
@@ -104,7 +105,7 @@ class Relay:
         "_plain",
         "_plain_ended",
         "_plain_error",
-        "_plain_exhausted",
+        "_plain_exiting",
         "_plain_interest",
         "_plain_recv",
         "_plain_send",
@@ -145,15 +146,23 @@ class Relay:
         self._plain = plain
         self._tls_recv, self._tls_send = tls.recv_into, tls.send
         self._plain_recv, self._plain_send = plain.recv_into, plain.send
-        self._tls_interest = Interest(readiness, tls.fileno(), self._tls_readable, self._tls_writable)
-        self._plain_interest = Interest(readiness, plain.fileno(), self._plain_readable, self._plain_writable)
+        self._tls_interest = Interest(
+            readiness, tls.fileno(), self._tls_readable, self._tls_writable, on_failure=self._tls_failed
+        )
+        self._plain_interest = Interest(
+            readiness,
+            plain.fileno(),
+            self._plain_readable,
+            self._plain_writable,
+            on_failure=self._plain_failed,
+        )
         self._to_tls: memoryview | None = None
         self._to_plain: memoryview | None = None
         self._tls_ended = self._plain_ended = False
         self._tls_shut = self._plain_shut = False
         self._tls_error: OSError | None = None
         self._plain_error: OSError | None = None
-        self._plain_exhausted = False
+        self._plain_exiting = False
         self._tickets_kept = engine.output_can_wait
         self._burst = True  # the handshake was one
         self._done: asyncio.Future[End] = self._loop.create_future()
@@ -178,10 +187,12 @@ class Relay:
         finally:
             self._detach()
 
-    def exhaust_plain(self) -> None:
-        """Take what the plain side has said so far as its last words (its program has exited)."""
-        self._plain_exhausted = True
-        self._read_last_words()
+    def plain_exits(self) -> None:
+        """The program on the plain side has exited. What it left in the background may have more to say:
+        that is carried too, until it is silent for TIMEOUTclose.
+        """
+        self._plain_exiting = True
+        self._set_timer()
 
     def abort(self, end: End, reason: str) -> None:
         """End now, for a reason that neither side gave."""
@@ -281,6 +292,12 @@ class Relay:
         self._tls_ended = self._plain_shut = True
         self._steer()
 
+    def _tls_failed(self) -> None:
+        self._lost("TLS", ConnectionResetError(errno.ECONNRESET, "reset"))
+
+    def _plain_failed(self) -> None:
+        self._lost("plain", ConnectionResetError(errno.ECONNRESET, "reset"))
+
     # --- from the plain side to the TLS side ---
 
     def _plain_readable(self) -> bool:
@@ -344,8 +361,6 @@ class Relay:
             self._active = self._loop.time()
             self._to_tls = waiting[sent:] if sent < len(waiting) else None
         self._steer()
-        if self._plain_exhausted:
-            self._read_last_words()
 
     def _tls_broke(self, error: OSError) -> None:
         """The TLS side takes nothing more. What it said before, an alert perhaps, is still read."""
@@ -363,13 +378,6 @@ class Relay:
             return
         self._plain_ended = True
         self._steer()
-
-    def _read_last_words(self) -> None:
-        while not (self._plain_ended or self._done.done()):
-            if self._to_tls is not None or self._engine.blocked is not None:
-                return  # to be continued when the TLS side has taken what waits
-            if not self._plain_readable():
-                self._plain_stream_ended()
 
     # --- state ---
 
@@ -420,7 +428,8 @@ class Relay:
         return (self._plain_ended and self._tls_shut) or (self._tls_ended and self._plain_shut)
 
     def _limit(self) -> float:
-        return self._limits.close if self._half_closed() else self._limits.idle
+        ending = self._half_closed() or (self._plain_exiting and not self._plain_ended)
+        return self._limits.close if ending else self._limits.idle
 
     def _set_timer(self) -> None:
         """Have `_check_time` run by the next deadline; a timer that comes earlier is left to rearm itself."""
@@ -439,12 +448,21 @@ class Relay:
         self._timer = None
         quiet = self._loop.time() - self._active + TIMER_SLACK
         if quiet >= self._limit():
-            self._finish(End.UNANSWERED if self._half_closed() else End.IDLE)
+            self._out_of_time()
             return
         if self._burst and quiet >= TRIM_AFTER:
             self._burst = False
             self._rest()
         self._set_timer()
+
+    def _out_of_time(self) -> None:
+        if self._half_closed():
+            self._finish(End.UNANSWERED)
+        elif self._plain_exiting:
+            self._active = self._loop.time()  # TIMEOUTclose runs anew, for the other direction
+            self._plain_stream_ended()
+        else:
+            self._finish(End.IDLE)
 
     def _rest(self) -> None:
         """After a burst: give back the engine's memory, once nothing is kept in it."""

@@ -1,9 +1,8 @@
 """Local programs as the plain side of a connection: exec on a socket pair, or on a pseudoterminal.
 
 A program gets its three standard descriptors and no other, default signal dispositions and a session of
-its own. Its output is read to the end after it has exited; what it left in the background cannot keep the
-connection open. A program that outlives its connection is left alone, as inetd would, until the worker
-ends: `Programs.end`.
+its own. One that still runs when its connection broke hears the hang-up (SIGHUP); one that outlives a
+connection that ended in good order is left alone, as inetd would, until the worker ends (`Programs.end`).
 """
 
 from __future__ import annotations

@@ -128,6 +128,9 @@ class Engine:
                     self._failed("broken record")
                 break
             total += count
+        else:  # not by what one chunk can bring: going on would lose or overwrite something
+            self.status = Status.FAILED
+            self.failure = TlsError("more plaintext than one read can bring")
         return total
 
     def encrypt(self, count: int) -> int:
