@@ -8,7 +8,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from culvert import sockopt
@@ -98,26 +98,32 @@ class Connector:
             family: sockopt.settings(service.socket_options, "r", family)
             for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         }
+        self._in_rotation = service.failover is Failover.RR
         self._turn = 0
 
     async def connect(self, log: Channel) -> tuple[socket.socket, Endpoint]:
         """A connected non-blocking socket and where it leads. Raises BackendError when no target answers."""
         attempts = 0
-        for resolved, target in self._in_order():
-            for endpoint in resolved if resolved is not None else await self._look_up(target, log):
-                attempts += 1
-                sock = await self._attempt(endpoint, log)
-                if sock is not None:
-                    return sock, endpoint
+        async for endpoint in self._in_turn(log) if self._in_rotation else self._in_order(log):
+            attempts += 1
+            sock = await self._attempt(endpoint, log)
+            if sock is not None:
+                return sock, endpoint
         raise BackendError("No more addresses to connect" if attempts else "No address to connect")
 
-    def _in_order(self) -> Iterator[tuple[tuple[Endpoint, ...] | None, Address]]:
-        targets = list(zip(self._targets.endpoints, self._service.connect, strict=True))
-        if self._service.failover is Failover.RR:
-            start = self._turn % len(targets)
-            self._turn += 1
-            targets = targets[start:] + targets[:start]
-        yield from targets
+    async def _in_order(self, log: Channel) -> AsyncIterator[Endpoint]:
+        """As written; a name that is resolved at each connection is looked up when it is its turn."""
+        for resolved, target in zip(self._targets.endpoints, self._service.connect, strict=True):
+            for endpoint in resolved if resolved is not None else await self._look_up(target, log):
+                yield endpoint
+
+    async def _in_turn(self, log: Channel) -> AsyncIterator[Endpoint]:
+        """Each connection begins one address further on, the addresses of one name included."""
+        endpoints = [endpoint async for endpoint in self._in_order(log)]
+        start = self._turn % max(len(endpoints), 1)
+        self._turn += 1
+        for endpoint in endpoints[start:] + endpoints[:start]:
+            yield endpoint
 
     async def _look_up(self, target: Address, log: Channel) -> tuple[Endpoint, ...]:
         try:

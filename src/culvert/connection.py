@@ -26,11 +26,12 @@ from culvert.log import Channel, Level
 from culvert.metrics import Counters
 from culvert.readiness import Readiness
 from culvert.relay import End, Limits, Relay, Stream
+from culvert.resolve import InternetAddress
 from culvert.spawn import Program, Programs
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Engine, Scratch
 from culvert.tls.failure import TlsError
-from culvert.tls.names import distinguished_name
+from culvert.tls.names import issuer, subject
 from culvert.tls.verify import Outcome
 
 LINGER = 2.0
@@ -67,10 +68,17 @@ class Shared:
     counters: Counters
 
 
+def _shown(shared: Shared, accepted: socket.socket | None, address: InternetAddress | None) -> str:
+    if address is not None:
+        return show(address)
+    return f"program {shared.config.exec}" if accepted is None else "unix socket"
+
+
 class Connection:
     """One accepted connection, or one run of a program that stands in for it. `run` it once."""
 
     __slots__ = (
+        "_address",
         "_endpoint",
         "_engine",
         "_program",
@@ -84,16 +92,21 @@ class Connection:
         "started",
     )
 
-    def __init__(self, shared: Shared, accepted: socket.socket | None, peer: str, ident: str) -> None:
-        """`accepted` is None where the service's own program takes the place of a client."""
+    def __init__(
+        self, shared: Shared, accepted: socket.socket | None, address: InternetAddress | None, ident: str
+    ) -> None:
+        """`accepted` is None where the service's own program takes the place of a client; `address` is None
+        there and for a client of a Unix socket, whose name for itself proves nothing.
+        """
         self._shared = shared
+        self._address = address
         self._streams: list[Stream] = [] if accepted is None else [accepted]
         self._tls: Stream | None = None
         self._engine: Engine | None = None
         self._endpoint: Endpoint | None = None
         self._relay: Relay | None = None
         self._program: Program | None = None
-        self.peer = peer
+        self.peer = _shown(shared, accepted, address)
         self.ident = ident
         self.log: Channel = shared.log.named(ident)
         self.started = shared.readiness.loop.time()
@@ -180,14 +193,15 @@ class Connection:
             self._relay.plain_exits()
 
     def _client_variables(self) -> dict[str, str]:
-        host, _, port = self.peer.rpartition(":")
-        variables = {"REMOTE_HOST": host, "REMOTE_PORT": port} if host else {}
+        variables = {}
+        if self._address is not None:
+            variables = {"REMOTE_HOST": str(self._address[0]), "REMOTE_PORT": str(self._address[1])}
         certificate = self._engine.peer_certificate() if self._engine is not None else None
         if certificate is not None:
             leaf = x509.load_der_x509_certificate(certificate)
-            variables["SSL_CLIENT_DN"] = distinguished_name(leaf.subject)
-            variables["SSL_CLIENT_I_DN"] = distinguished_name(leaf.issuer)
-        return {name: value.replace("\0", "") for name, value in variables.items()}
+            variables["SSL_CLIENT_DN"] = subject(leaf)
+            variables["SSL_CLIENT_I_DN"] = issuer(leaf)
+        return variables
 
     # --- TLS ---
 
@@ -229,7 +243,7 @@ class Connection:
             cipher, bits = engine.cipher
             self.log.info(
                 f"{engine.version} ciphersuite: {cipher} ({bits}-bit encryption), "
-                f"group: {engine.group or 'none, resumed'}"
+                f"group: {engine.group or 'none'}"
             )
 
     def _handshake_fault(self, error: Exception) -> str:

@@ -64,6 +64,7 @@ class Handshake:
         finally:
             timer.cancel()
             self._interest.close()
+            del self._done  # its exception's traceback leads back here
 
     def _expire(self) -> None:
         self._fail(TimeoutError())

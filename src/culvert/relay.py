@@ -181,7 +181,10 @@ class Relay:
         self._observer = observer
         self._active = self._loop.time()
         try:
-            self._deliver(self._engine.drain())  # what came together with the handshake's end
+            plaintext = self._engine.drain()  # what came together with the handshake's end
+            if plaintext or self._engine.status is not Status.OPEN:
+                self._note_answer()
+                self._deliver(plaintext)
             self._steer()
             return await self._done
         finally:
@@ -216,12 +219,16 @@ class Relay:
         self._active = self._loop.time()
         if count > BURST:
             self._note_burst()
-        self._deliver(self._engine.decrypt(count))
+        plaintext = self._engine.decrypt(count)
         if not self._tls_answered:
-            self._tls_answered = True
-            if self._observer is not None:
-                self._observer.tls_answered()
+            self._note_answer()
+        self._deliver(plaintext)
         return True
+
+    def _note_answer(self) -> None:
+        self._tls_answered = True
+        if self._observer is not None:
+            self._observer.tls_answered()
 
     def _deliver(self, count: int) -> None:
         """Hand on `count` bytes of plaintext, then see to whatever else reading made of the TLS side."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import errno
-import fcntl
-import itertools
 import os
 import socket
 import threading
@@ -23,9 +22,11 @@ from culvert.listen import Listener
 from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.readiness import Readiness
+from culvert.resolve import InternetAddress
 from culvert.spawn import Programs
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
+from culvert.turn import Turn
 
 ACCEPT_BATCH = 4
 """Connections accepted for one readiness event: more would let one worker take a burst from the others."""
@@ -34,29 +35,6 @@ EXHAUSTED_PAUSE = 0.25
 """Seconds without accepting after descriptors or memory ran out: long enough for some to come back."""
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-class Turn:
-    """The right to run a service's program, held by one process at a time.
-
-    A reload starts the new worker's services while the old worker's connections live on. Two copies of a
-    program that has the link to itself (pppd) would be in each other's way: the new one waits for the old.
-    It is a record lock (fcntl(2)), so the kernel gives it back when its process ends, however that happens.
-    """
-
-    PAUSE = 0.5
-    """Seconds between attempts to take it."""
-
-    def __init__(self, name: str) -> None:
-        self._fd = os.memfd_create(f"culvert-{name}")
-
-    def take(self) -> bool:
-        """Whether it is this process's now."""
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +84,21 @@ class RunningService:
         # All sockets of a listener are of the internet or of the Unix family.
         family = self._sockets[0].family if self._sockets else socket.AF_UNIX
         self._settings = sockopt.settings(prepared.config.socket_options, "l", family)
-        self._accepting = False
+        self._stopped = asyncio.Event()
         self._repeating: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to accept; a service without `accept` begins to run its program."""
-        self._accepting = True
         for sock in self._sockets:
             self._loop.add_reader(sock.fileno(), self._acceptable, sock)
-        if not self._sockets:
+        if self._turn is not None:
             self._log.info(f"Starting exec+connect service [{self.config.name}]")
-            self._repeating = self._loop.create_task(self._repeat())
+            self._repeating = self._loop.create_task(self._repeat(self._turn))
 
     def stop_accepting(self) -> None:
-        """Take no new connection. Those that live go on."""
-        if self._accepting:
-            self._accepting = False
+        """Take no new connection, and run no program again. Those that live go on."""
+        if not self._stopped.is_set():
+            self._stopped.set()
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
 
@@ -158,17 +135,17 @@ class RunningService:
                 continue
             self._take(accepted, address)
 
-    def _take(self, accepted: socket.socket, address: object) -> None:
-        peer = show(address)
+    def _take(self, accepted: socket.socket, address: InternetAddress | str) -> None:
+        client = address if isinstance(address, tuple) else None
         self.counters.accepted += 1
         try:
             accepted.setblocking(False)
             sockopt.apply(accepted, self._settings)
         except OSError as error:
-            self._log.error(f"Connection from {peer}: {os_reason(error)} ({error.errno})")
+            self._log.error(f"Connection from {show(address)}: {os_reason(error)} ({error.errno})")
             accepted.close()
             return
-        self._launch(Connection(self._shared, accepted, peer, self._ident()))
+        self._launch(Connection(self._shared, accepted, client, self._ident()))
 
     def _launch(self, connection: Connection) -> asyncio.Task[None]:
         task = self._loop.create_task(self._guard(connection))
@@ -193,7 +170,7 @@ class RunningService:
         self._loop.call_later(EXHAUSTED_PAUSE, self._resume)
 
     def _resume(self) -> None:
-        if self._accepting:
+        if not self._stopped.is_set():
             for sock in self._sockets:
                 self._loop.add_reader(sock.fileno(), self._acceptable, sock)
 
@@ -210,14 +187,24 @@ class RunningService:
 
     # --- a program in place of clients ---
 
-    async def _repeat(self) -> None:
+    async def _repeat(self, turn: Turn) -> None:
         """Run the program over and over, `retry` seconds apart, or once where retry = no."""
-        while self._turn is not None and not self._turn.take():
-            await asyncio.sleep(Turn.PAUSE)
-        for run in itertools.count():
-            if run and self.config.retry is not None:
-                await asyncio.sleep(self.config.retry)
-            if not self._accepting or (run and self.config.retry is None):
+        while not turn.take():
+            await self._rest(Turn.PAUSE)
+            if self._stopped.is_set():
                 return
-            connection = Connection(self._shared, None, f"program {self.config.exec}", self._ident())
-            await asyncio.wait([self._launch(connection)])
+        try:
+            while not self._stopped.is_set():
+                connection = Connection(self._shared, None, None, self._ident())
+                await asyncio.wait([self._launch(connection)])
+                if self.config.retry is None:
+                    return
+                await self._rest(self.config.retry)
+        finally:
+            turn.give_back()
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait this long, but no longer than to `stop_accepting`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()

@@ -92,7 +92,8 @@ class Terminal:
         with contextlib.suppress(OSError, termios.error):
             attributes = termios.tcgetattr(self._master)
             if attributes[3] & termios.ICANON:
-                os.write(self._master, attributes[6][termios.VEOF])
+                # Twice: the first one only hands over a line that is not finished.
+                os.write(self._master, attributes[6][termios.VEOF] * 2)
 
     def close(self) -> None:
         if self._master >= 0:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import encodings.idna  # noqa: F401  a jail has no modules to load later
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from culvert import control
 from culvert.config.model import GlobalOptions
@@ -40,10 +43,21 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def preload() -> None:
-    """Have glibc load what it loads late, while its files can still be seen: the resolver's modules."""
-    with contextlib.suppress(OSError):
-        socket.getaddrinfo("localhost", "http", type=socket.SOCK_STREAM)
-        socket.getaddrinfo("culvert.invalid", None)
+    """Have glibc load what it loads late, while its files can still be seen: the modules that
+    nsswitch.conf(5) names for hosts. No name is looked up: that could wait for a network that is down.
+    """
+    for source in _host_sources():
+        with contextlib.suppress(OSError):  # built into glibc, since 2.34 for the usual ones
+            ctypes.CDLL(f"libnss_{source}.so.2")
+
+
+def _host_sources() -> list[str]:
+    try:
+        lines = Path("/etc/nsswitch.conf").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    hosts = (line.partition("#")[0].split() for line in lines if line.startswith("hosts:"))
+    return [word for words in hosts for word in words[1:] if word.isalnum()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,11 @@ class Assignment:
     numbers: ConnectionNumbers
     first: bool
 
+    @property
+    def main(self) -> Channel:
+        """Where the worker itself, not one of its connections, writes."""
+        return self.log.channel(self.options.debug, "main")
+
 
 class Worker:
     """The services of one generation at work in this process."""
@@ -65,9 +84,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._readiness = Readiness(self._loop)
         self._prepared = assignment.services
-        log, options = assignment.log, assignment.options
-        self._main: Channel = log.channel(options.debug, "main")
-        self._programs = Programs(self._loop, _environment(options))
+        log = assignment.log
+        self._main = assignment.main
+        self._programs = Programs(self._loop, _environment(assignment.options))
         surroundings = Surroundings(self._readiness, Scratch(), self._programs, iter(assignment.numbers))
         self._services = [
             RunningService(prepared, surroundings, log.channel(prepared.config.debug, prepared.config.name))
@@ -184,6 +203,7 @@ class _Obedience:
 def serve(assignment: Assignment, channel: socket.socket) -> int:
     """Be a worker of a supervisor: serve until `channel` says to end. Returns the exit status."""
     with running_loop() as loop:
+        report_faults(loop, assignment.main)
 
         async def main() -> None:
             await _Obedience(Worker(assignment), assignment.log, channel).run()
@@ -202,6 +222,19 @@ def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def report_faults(loop: asyncio.AbstractEventLoop, main: Channel) -> None:
+    """Have what nobody waits for, a callback or a task that fails, told to `main`, not to standard error."""
+
+    def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message, error = context["message"], context.get("exception")
+        if error is None:
+            main.critical(message)
+        else:
+            main.fault(f"The event loop ({message})", error)
+
+    loop.set_exception_handler(report)
 
 
 def _environment(options: GlobalOptions) -> Mapping[str, str]:

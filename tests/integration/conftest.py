@@ -27,9 +27,8 @@ def culvert(tmp_path: Path) -> Iterator[Callable[..., Culvert]]:
     def start(services: str, **arguments: Any) -> Culvert:
         folder = tmp_path / f"culvert{len(running)}"
         folder.mkdir()
-        daemon = Culvert(folder, services, **arguments)
-        running.append(daemon)
-        return daemon.start()
+        running.append(Culvert(folder, services, **arguments).start())
+        return running[-1]
 
     yield start
     for daemon in running:

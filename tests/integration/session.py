@@ -170,6 +170,7 @@ class Session:
         self._daemon.log.wait(bound, since=mark)
         self._step(lambda: say_tls(self._ports["exec"], trust))
         peer = open_tls(self._ports["exec"], trust)
+        echo(peer)
         self._daemon.configure(self._text.replace("[exec]\n", "[exec]\nverify = 9\n"))
         self._daemon.send_signal(signal.SIGHUP)
         self._daemon.log.wait("Configuration failed")

@@ -123,6 +123,32 @@ class TestDetached:
         assert not detached.pid_file.exists()
 
 
+@pytest.mark.parametrize("foreground", ["yes", "no"])
+def test_closed_standard_streams_are_no_trap(
+    tmp_path: Path, certificates: Certificates, port: int, foreground: str
+) -> None:
+    text = f"foreground = {foreground}\n{global_options(tmp_path)}{echo_service(certificates, port)}"
+    daemon = Detached(tmp_path, text)
+    script = 'exec "$@" <&- >&- 2>&-'
+    launcher = subprocess.Popen(
+        ["sh", "-c", script, "sh", *command("run", daemon.path)], env={**os.environ, **daemon.environment}
+    )
+    try:
+        daemon.log.wait("Accepting new connections")
+        daemon.find_pid()
+        say_tls(port, certificates.ca.cert)
+        for pid in daemon.tree():
+            for number in range(3):
+                link = Path(f"/proc/{pid}/fd/{number}")
+                assert not link.is_symlink() or link.readlink() == Path(os.devnull)
+        daemon.send_signal(signal.SIGTERM)
+        assert launcher.wait(PATIENCE) == 0
+        eventually(lambda: not daemon.leftovers(), "the end of every process")
+    finally:
+        daemon.kill()
+        launcher.wait(PATIENCE)
+
+
 class TestForeground:
     """`foreground = yes` and `foreground = quiet`."""
 

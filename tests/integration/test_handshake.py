@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 
 from .certificates import Certificates
-from .greeters import Greeters
+from .greeters import Greeters, greeting
 from .harness import Culvert, require
 from .peers import Peers, client_context, read_all
 
@@ -57,13 +57,13 @@ def test_the_log_names_version_cipher_and_group_of_a_server(
 
 
 def test_the_log_names_version_cipher_and_group_of_a_client(
-    culvert: Start, certificates: Certificates, peers: Peers, version: str
+    culvert: Start, certificates: Certificates, version: str
 ) -> None:
     with Greeters({"server": certificates.server}, version) as greeters:
         daemon = culvert(
             f"[c]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{greeters.ports['server']}\n"
         )
-        assert peers.dial(daemon.port("c")).recv(100) == b"I am server"
+        assert greeting(daemon.port("c")) == b"I am server"
         group = "X25519MLKEM768" if version == "TLSv1.3" else "(?i:x25519)"
         daemon.await_log(rf"LOG6\[\S+\]: {version} .*{CIPHERS[version]} .*{group}$")
         daemon.await_log(r"LOG6\[\S+\]: TLS connected: new session negotiated")
@@ -194,7 +194,6 @@ def test_the_server_name_that_a_client_sends(
     *,
     culvert: Start,
     certificates: Certificates,
-    peers: Peers,
     target: str,
     options: str,
     asked: str | None,
@@ -202,5 +201,5 @@ def test_the_server_name_that_a_client_sends(
     with Greeters({"server": certificates.server}) as greeters:
         port = greeters.ports["server"]
         daemon = culvert(f"[c]\nclient = yes\naccept = 127.0.0.1:0\nconnect = {target}:{port}\n{options}")
-        assert peers.dial(daemon.port("c")).recv(100) == b"I am server"
+        assert greeting(daemon.port("c")) == b"I am server"
         assert greeters.names == [asked]

@@ -1,4 +1,4 @@
-"""Debian's stunnel4 and Culvert in all four pairings, on TLS 1.2 and 1.3, with client certificates and without."""
+"""Debian's stunnel4 and Culvert in all four pairings, with client certificates and without."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IMPLEMENTATIONS = ["culvert", "stunnel"]
 class Crossing:
     """Where the tunnels begin, by client, server, version and authentication, and where all end."""
 
-    entries: Mapping[tuple[str, ...], int]
+    entries: Mapping[tuple[str, str], int]
     backend: Listener
 
 

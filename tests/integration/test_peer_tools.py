@@ -60,7 +60,7 @@ def both_ends(certificates: Certificates, backend: str) -> str:
 @pytest.mark.parametrize("flag", ["-tls1_2", "-tls1_3"])
 def test_openssl_s_client(culvert: Start, certificates: Certificates, flag: str) -> None:
     daemon = culvert(
-        f"[s]\naccept = 127.0.0.1:0\nexec = /usr/bin/rev\n"
+        f"[s]\naccept = 127.0.0.1:0\nexec = /bin/cat\n"
         f"cert = {certificates.server.cert}\nkey = {certificates.server.key}\n"
     )
     target = ("-connect", f"127.0.0.1:{daemon.port('s')}", "-verifyCAfile", str(certificates.ca.cert))
@@ -71,10 +71,10 @@ def test_openssl_s_client(culvert: Start, certificates: Certificates, flag: str)
     assert process.stdin is not None
     assert process.stdout is not None
     output = LogLines(process.stdout)
-    process.stdin.write("stressed\n")
+    process.stdin.write("back and forth\n")
     process.stdin.flush()
+    output.wait("back and forth")
     process.stdin.close()
-    output.wait("desserts")
     assert process.wait(PATIENCE) == 0
     output.wait_end()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +14,8 @@ from cryptography import x509
 
 from .certificates import Certificates, Leaf
 from .daemon import answers, children, fixed_ports
-from .echo import EchoServer, echo, finish, open_tls, say_tls
-from .harness import Culvert, eventually
+from .echo import EchoServer, echo, finish, open_tls, say_tls, trusting
+from .harness import PATIENCE, Culvert, eventually
 from .peers import TlsPeer
 
 Start = Callable[..., Culvert]
@@ -248,3 +250,57 @@ def test_the_log_may_move(
     eventually(lambda: second.exists() and "Connection closed" in second.read_text(), "the moved log")
     held = {str(entry.readlink()) for pid in daemon.tree() for entry in Path(f"/proc/{pid}/fd").iterdir()}
     assert str(first) not in held
+
+
+def test_a_service_may_be_renamed(culvert: Start, certificates: Certificates, ports: list[int]) -> None:
+    daemon = culvert(service("before", ports[0], certificates.server))
+    mark = reload(daemon, service("after", ports[0], certificates.server))
+    say_tls(ports[0], certificates.ca.cert)
+    daemon.await_log(r"Service \[after\] accepted connection from ", since=mark)
+
+
+def test_an_address_may_grow_and_shrink(culvert: Start, certificates: Certificates, ports: list[int]) -> None:
+    narrow = service("echo", ports[0], certificates.server)
+    wide = narrow.replace(f"127.0.0.1:{ports[0]}", str(ports[0]))
+    daemon = culvert(narrow)
+    for services in (wide, narrow):
+        mark = daemon.reload(services)
+        daemon.await_log("Accepting new connections|Configuration failed", since=mark)
+        assert not daemon.log.find("Configuration failed", since=mark)
+        say_tls(ports[0], certificates.ca.cert)
+
+
+def test_a_unix_socket_is_kept_until_its_service_goes(
+    culvert: Start, certificates: Certificates, ports: list[int], tmp_path: Path
+) -> None:
+    path = tmp_path / "echo.socket"
+    stays = service("stays", ports[0], certificates.server)
+    services = stays + service("unix", 0, certificates.server).replace("127.0.0.1:0", str(path))
+    daemon = culvert(services)
+    inode = path.stat().st_ino
+    reload(daemon)
+    assert path.stat().st_ino == inode
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(str(path))
+        peer = TlsPeer(sock, trusting(certificates.ca.cert), server=False)
+        peer.handshake()
+        echo(peer)
+        finish(peer)
+    reload(daemon, stays)
+    eventually(lambda: not path.exists(), "the socket's end")
+
+
+def test_a_worker_that_hangs_does_not_hold_it_up(
+    culvert: Start, certificates: Certificates, ports: list[int]
+) -> None:
+    daemon = culvert(service("echo", ports[0], certificates.server), workers=2)
+    hanging = children(daemon.pid)[0]
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        reload(daemon)
+        say_tls(ports[0], certificates.ca.cert)
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    await_workers(daemon, 2)
+    assert hanging not in children(daemon.pid)

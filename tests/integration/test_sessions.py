@@ -11,7 +11,7 @@ import pytest
 from OpenSSL import SSL
 
 from .certificates import Certificates
-from .greeters import Greeters
+from .greeters import Greeters, greeting
 from .harness import Culvert, eventually, require
 from .peers import Peers, TlsPeer, client_context, read_all
 
@@ -80,6 +80,7 @@ def test_a_server_with_client_certificates_resumes(
         peer.handshake()
         assert b"CN=client" in read_all(peer).replace(b" = ", b"=")
         session = peer.engine.get_session()
+        peer.end()
     eventually(lambda: len(daemon.log.find(REUSED)) == 2, "two resumed sessions", timeout=5)
 
 
@@ -126,36 +127,29 @@ def test_a_client_that_says_nothing_gets_its_ticket(
     assert "Reused, TLSv1.3" in again.stdout
 
 
-def test_a_client_resumes(culvert: Start, certificates: Certificates, peers: Peers, version: str) -> None:
+def test_a_client_resumes(culvert: Start, certificates: Certificates, version: str) -> None:
     with Greeters({"server": certificates.server}, version) as greeters:
         daemon = culvert(
             f"[c]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{greeters.ports['server']}\n"
         )
-        for _ in range(4):
-            plain = peers.dial(daemon.port("c"))
-            assert plain.recv(100) == b"I am server"
-            assert plain.recv(100) == b""
-            plain.close()
+        assert [greeting(daemon.port("c")) for _ in range(4)] == [b"I am server"] * 4
         reused = r"LOG6\[\S+\]: TLS connected: previous session reused"
         eventually(lambda: len(daemon.log.find(reused)) == 3, "three resumed sessions", timeout=5)
 
 
-def test_a_client_that_must_not_resume(
-    culvert: Start, certificates: Certificates, peers: Peers, version: str
-) -> None:
+def test_a_client_that_must_not_resume(culvert: Start, certificates: Certificates, version: str) -> None:
     with Greeters({"server": certificates.server}, version) as greeters:
         daemon = culvert(
             f"[c]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{greeters.ports['server']}\n"
             "sessionResume = no\n"
         )
-        for _ in range(3):
-            assert peers.dial(daemon.port("c")).recv(100) == b"I am server"
+        assert [greeting(daemon.port("c")) for _ in range(3)] == [b"I am server"] * 3
         new = r"LOG6\[\S+\]: TLS connected: new session negotiated"
         eventually(lambda: len(daemon.log.find(new)) == 3, "three new sessions", timeout=5)
 
 
 def test_a_client_does_not_offer_one_servers_session_to_another(
-    culvert: Start, certificates: Certificates, peers: Peers
+    culvert: Start, certificates: Certificates
 ) -> None:
     """A resumed session would stand for a certificate that the second server does not have."""
     leaves = {"one": certificates.server, "two": certificates.stranger}
@@ -165,10 +159,5 @@ def test_a_client_does_not_offer_one_servers_session_to_another(
             f"[c]\nclient = yes\naccept = 127.0.0.1:0\n{targets}failover = rr\n"
             f"CAfile = {certificates.ca.cert}\nverifyChain = yes\n"
         )
-        seen = []
-        for _ in range(6):
-            try:
-                seen.append(peers.dial(daemon.port("c")).recv(100))
-            except ConnectionResetError:
-                seen.append(b"")
+        seen = [greeting(daemon.port("c")) for _ in range(6)]
         assert sorted(seen) == [b""] * 3 + [b"I am one"] * 3

@@ -61,6 +61,19 @@ class TestEnd:
         for peer in peers:
             assert_cut(peer)
 
+    @pytest.mark.parametrize("attempt", range(4))
+    def test_clients_that_leave_at_that_moment(
+        self, culvert: Start, certificates: Certificates, attempt: int
+    ) -> None:
+        daemon = culvert(echo_service(certificates))
+        peers = [open_tls(daemon.port("echo"), certificates.ca.cert) for _ in range(4 + attempt)]
+        for peer in peers:
+            peer.close()
+        started = time.monotonic()
+        daemon.stop()
+        assert time.monotonic() - started < 4
+        assert not daemon.log.find("did not stop in time")
+
     def test_the_terminals_interrupt_reaches_everyone_at_once(
         self, culvert: Start, certificates: Certificates
     ) -> None:
@@ -268,3 +281,20 @@ class TestList:
     def test_it_needs_no_connection(self, daemon: Culvert, certificates: Certificates) -> None:
         daemon.send_signal(signal.SIGUSR2)
         say_tls(daemon.port("echo"), certificates.ca.cert)
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_one_from_before_a_reload_is_listed_too(
+        self, culvert: Start, certificates: Certificates, workers: int
+    ) -> None:
+        with fixed_ports(1) as (port,):
+            services = echo_service(certificates, port)
+            daemon = culvert(services, workers=workers)
+            peer = open_tls(port, certificates.ca.cert)
+            echo(peer)
+            mark = daemon.reload(services)
+            daemon.await_log("Accepting new connections", since=mark)
+            mark = daemon.log.mark()
+            daemon.send_signal(signal.SIGUSR2)
+            self.listing(daemon, peer, "echo", mark)
+            finish(peer)
+            daemon.stop()

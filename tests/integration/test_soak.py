@@ -144,7 +144,7 @@ def idle_cpu(daemon: Culvert) -> float:
 
 def test_clients_that_connect_and_send_nothing(quiet: Callable[..., Culvert], peers: Peers) -> None:
     """They wait for TIMEOUTbusy while others are served, and then they are gone."""
-    daemon = quiet("exec = /bin/echo\nexecArgs = echo welcome\nTIMEOUTbusy = 2\n")
+    daemon = quiet("exec = /bin/echo\nexecArgs = echo welcome\nTIMEOUTbusy = 2\nTIMEOUTclose = 1\n")
     before = daemon.descriptors()
     silent = [peers.dial(daemon.port("s")) for _ in range(100)]
     eventually(lambda: daemon.descriptors() >= before + len(silent), "every connection")

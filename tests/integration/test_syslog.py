@@ -33,6 +33,9 @@ class Syslogd:
 
     def __init__(self) -> None:
         self.messages: list[str] = []
+        self._open()
+
+    def _open(self) -> None:
         self._ended = False
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.bind(str(DEV_LOG))
@@ -52,6 +55,11 @@ class Syslogd:
         match = MESSAGE.match(found[0].rstrip("\0\n"))
         assert match, f"not a syslog message of the daemon: {found[0]!r}"
         return match
+
+    def restart(self) -> None:
+        """Takes the socket away and puts a new one there, as a restart of syslogd does."""
+        self.close()
+        self._open()
 
     def close(self) -> None:
         """Ends the service and takes its socket away."""
@@ -131,3 +139,34 @@ def test_a_machine_without_syslogd_is_served_too(
     daemon = culvert(echo_service(certificates), header=HEADER + "debug = 7\n")
     say_tls(daemon.port("echo"), certificates.ca.cert)
     daemon.await_log("Connection closed")
+
+
+def test_one_that_takes_nothing_harms_no_connection(
+    culvert: Callable[..., Culvert], certificates: Certificates
+) -> None:
+    if os.path.lexists(DEV_LOG):
+        pytest.skip("the machine has a /dev/log")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        try:
+            deaf.bind(str(DEV_LOG))
+        except OSError as error:
+            pytest.skip(f"/dev/log cannot be made: {error}")
+        try:
+            daemon = culvert(echo_service(certificates), header=HEADER + "debug = 7\n")
+            for _ in range(20):
+                say_tls(daemon.port("echo"), certificates.ca.cert)
+        finally:
+            DEV_LOG.unlink()
+
+
+def test_it_is_found_again_after_a_restart(
+    syslogd: Syslogd, culvert: Callable[..., Culvert], certificates: Certificates
+) -> None:
+    daemon = culvert(echo_service(certificates), header=HEADER + "debug = info\n")
+    say_tls(daemon.port("echo"), certificates.ca.cert)
+    syslogd.wait("Connection closed")
+    syslogd.restart()
+    syslogd.messages.clear()
+    for _ in range(3):
+        say_tls(daemon.port("echo"), certificates.ca.cert)
+    syslogd.wait("Connection closed")

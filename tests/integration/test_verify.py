@@ -12,7 +12,7 @@ import pytest
 from OpenSSL import SSL
 
 from .certificates import Certificates, Leaf
-from .greeters import Greeters
+from .greeters import Greeters, greeting
 from .harness import Culvert, require
 from .peers import Peers, client_context, read_all
 
@@ -120,25 +120,17 @@ def client(
         yield daemon
 
 
-def greeting(daemon: Culvert, peers: Peers, service: str) -> bytes:
-    """What a plain client gets through a client service; nothing where it is refused."""
-    try:
-        return peers.dial(daemon.port(service)).recv(100)
-    except ConnectionResetError:
-        return b""
-
-
 @pytest.mark.parametrize("policy", POLICIES)
-def test_which_servers_a_client_accepts(client: Culvert, peers: Peers, policy: str) -> None:
+def test_which_servers_a_client_accepts(client: Culvert, policy: str) -> None:
     found = {
-        kind for kind in KINDS[1:] if greeting(client, peers, f"{policy}-{kind}") == f"I am {kind}".encode()
+        kind for kind in KINDS[1:] if greeting(client.port(f"{policy}-{kind}")) == f"I am {kind}".encode()
     }
     assert found == POLICIES[policy][2] - {"none"}
 
 
-def test_a_refusal_names_depth_and_subject(client: Culvert, peers: Peers) -> None:
+def test_a_refusal_names_depth_and_subject(client: Culvert) -> None:
     mark = client.log.mark()
-    greeting(client, peers, "chain-stranger")
+    greeting(client.port("chain-stranger"))
     client.await_log(r"LOG4\[\S+\]: .*Rejected by CERT at depth=\d: .*CN ?= ?stranger", since=mark)
     client.await_log(r"LOG3\[\S+\]: SSL_connect: .*certificate verify failed", since=mark)
 
@@ -189,8 +181,8 @@ def checking(tmp_path_factory: pytest.TempPathFactory, certificates: Certificate
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_checks_of_the_subject(checking: Culvert, peers: Peers, check: str) -> None:
-    assert (greeting(checking, peers, check) == b"I am named") == CHECKS[check][1]
+def test_checks_of_the_subject(checking: Culvert, check: str) -> None:
+    assert (greeting(checking.port(check)) == b"I am named") == CHECKS[check][1]
 
 
 def test_checks_of_a_clients_subject(

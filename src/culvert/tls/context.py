@@ -22,7 +22,7 @@ from culvert.tls.engine import Engine, Scratch
 from culvert.tls.failure import TlsError, take_errors
 from culvert.tls.names import Identities
 from culvert.tls.sessions import SessionCache
-from culvert.tls.verify import Pins, Verification, Verifier
+from culvert.tls.verify import Finding, Outcome, Pins, Verification, Verifier
 
 # SSL_OP bits that the binding does not name (openssl/ssl.h, stable since 3.0).
 _ALLOW_CLIENT_RENEGOTIATION = 1 << 8
@@ -63,7 +63,7 @@ class TlsContext:
         if self._service.client:
             lib.SSL_set_connect_state(ssl)
             if server_name:
-                lib.SSL_set_tlsext_host_name(ssl, _ascii_name(server_name))
+                _ask_for(ssl, server_name)
         else:
             lib.SSL_set_accept_state(ssl)
         return Engine(ssl, scratch, server=not self._service.client)
@@ -140,10 +140,11 @@ class TlsContext:
             self._context.set_session_id(service.name.encode()[:32])
 
     def _use(self, credentials: Credentials) -> None:
-        with self._refusing("key", self._service.key or self._service.cert or ""):
+        with self._refusing("cert", self._service.cert or ""):
             self._context.use_certificate(credentials.chain[0])
             for extra in credentials.chain[1:]:
                 self._context.add_extra_chain_cert(extra)
+        with self._refusing("key", self._service.key or self._service.cert or ""):
             self._context.use_privatekey(credentials.key)
             self._context.check_privatekey()
 
@@ -161,19 +162,36 @@ class TlsContext:
                 self._context.load_verify_locations(service.ca_file, service.ca_path)
         if service.ca_file is not None and not service.client:
             self._context.load_client_ca(str(Path(service.ca_file)).encode())
-        identities = Identities.of(service.check_host, service.check_ip, service.check_email)
+        identities = self._identities()
         verifier = Verifier(service.verify, identities, Pins(list(trusted), service.ca_path))
         self._install(verifier)
         return verifier
+
+    def _identities(self) -> Identities:
+        service = self._service
+        try:
+            return Identities.of(service.check_host, service.check_ip, service.check_email)
+        except UnicodeError as error:
+            raise ConfigurationError.single(
+                f"'checkHost' has a name that no host can have: {error}",
+                service.where("checkHost"),
+                service.name,
+            ) from None
 
     def _install(self, verifier: Verifier) -> None:
         index = lib.SSL_get_ex_data_X509_STORE_CTX_idx()
 
         def callback(ok: int, store: Any) -> int:
             ssl = lib.X509_STORE_CTX_get_ex_data(store, index)
-            return verifier.judge(self._verifications[_address(ssl)], ok, store)
+            verification = self._verifications[_address(ssl)]
+            try:
+                return verifier.judge(verification, ok, store)
+            except Exception as error:  # OpenSSL stands above: nothing may be raised through it
+                reason = f"CERT: The certificate cannot be judged: {error}"
+                verification.findings.append(Finding(Outcome.REJECTED, reason))
+                return 0
 
-        # error=0: whatever goes wrong inside the callback rejects the certificate.
+        # error=0: whatever else goes wrong rejects the certificate.
         self._callback = ffi.callback("int(int, X509_STORE_CTX *)", callback, error=0)
         mode = SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE
         if verifier.policy.require:
@@ -185,9 +203,10 @@ class TlsContext:
         """Turn OpenSSL's refusal of a value into the operator's error."""
         try:
             yield
-        except SSL.Error:
+        except SSL.Error as error:
+            reasons = [entry[2] for entry in error.args[0]] if error.args else []
             raise ConfigurationError.single(
-                f"OpenSSL refuses '{option} = {value}'",
+                f"OpenSSL refuses '{option} = {value}': {', '.join(reasons) or 'no reason given'}",
                 self._service.where(option, "cert"),
                 self._service.name,
             ) from None
@@ -199,11 +218,14 @@ def _check(result: int) -> None:
         raise SSL.Error([(error.library, "", error.reason) for error in errors])
 
 
-def _ascii_name(name: str) -> bytes:
+def _ask_for(ssl: Any, name: str) -> None:
+    """Send a server name (RFC 6066, 3). Raises TlsError for one that cannot be sent."""
     try:
-        return name.encode("idna")
+        sendable = lib.SSL_set_tlsext_host_name(ssl, name.encode("idna")) == 1
     except UnicodeError:
-        raise TlsError(f"{name!r} cannot be sent as a server name") from None
+        sendable = False
+    if not sendable:
+        raise TlsError(f"{name!r} cannot be sent as a server name", take_errors())
 
 
 def _address(ssl: Any) -> int:

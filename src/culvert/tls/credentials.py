@@ -59,7 +59,7 @@ class PassPhrases:
             phrase = self._ask(path)
             try:
                 unlock(phrase)
-            except ValueError:
+            except (ValueError, TypeError):  # TypeError: an empty one, where one is needed
                 continue
             self._known[data] = phrase
             return phrase
@@ -99,8 +99,8 @@ def certificates(service: Service, option: str, path: str, data: bytes) -> tuple
     """Every certificate of a PEM file, in its order: one at least. Raises ConfigurationError."""
     try:
         found = x509.load_pem_x509_certificates(data)
-    except ValueError as error:
-        raise _fault(service, option, f"{path} has no certificate that can be read: {error}") from None
+    except ValueError:
+        raise _fault(service, option, f"{path} has no certificate that can be read") from None
     return tuple(found)
 
 

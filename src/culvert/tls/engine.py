@@ -105,7 +105,9 @@ class Engine:
             return True
         if _SSL_get_error(self._ssl, result) == _WANT_READ:
             return False
-        raise self._failed("handshake failure")
+        failure = self._failed("handshake failure")
+        # Another object than what is kept: a traceback would tie this engine to itself.
+        raise TlsError(failure.reason, failure.errors)
 
     def decrypt(self, count: int) -> int:
         """Take `count` bytes of ciphertext from `scratch.received`; returns how many bytes of plaintext

@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-_SHORT = {NameOID.EMAIL_ADDRESS: "emailAddress", NameOID.SERIAL_NUMBER: "serialNumber"}
-_QUOTED = frozenset(',+"\\<>;=')
+from culvert.tls._openssl import lib, text
+
+_QUOTED = frozenset(",+<>;")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+UNREADABLE = "(unreadable name)"
+"""Stands for a name that is not encoded as its type says: no rule can be meant for it."""
+
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+def subject(certificate: x509.Certificate) -> str:
+    """The subject's name as `distinguished_name` shows it, or UNREADABLE."""
+    try:
+        return distinguished_name(certificate.subject)
+    except ValueError:
+        return UNREADABLE
+
+
+def issuer(certificate: x509.Certificate) -> str:
+    """The issuer's name as `distinguished_name` shows it, or UNREADABLE."""
+    try:
+        return distinguished_name(certificate.issuer)
+    except ValueError:
+        return UNREADABLE
+
+
 def distinguished_name(name: x509.Name) -> str:
-    """A name in the file's order, as OpenSSL's one-line form has it: `C=PL, O="Foo, Inc", CN=a`."""
+    """A name in the certificate's order, as OpenSSL's one-line form has it: `C=PL, O="Foo, Inc", CN=a`.
+
+    Quotes, backslashes and control characters are escaped (X509_NAME_print_ex(3), ASN1_STRFLGS_ESC_*).
+    """
     return ", ".join("+".join(_attribute(attribute) for attribute in rdn) for rdn in name.rdns)
 
 
 def _attribute(attribute: x509.NameAttribute[str | bytes]) -> str:
-    short = _SHORT.get(attribute.oid, attribute.rfc4514_attribute_name)
-    value = attribute.value if isinstance(attribute.value, str) else "#" + attribute.value.hex()
-    if _QUOTED.intersection(value) or value != value.strip():
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        value = f'"{escaped}"'
+    number = lib.OBJ_txt2nid(attribute.oid.dotted_string.encode())
+    short = text(lib.OBJ_nid2sn(number)) if number else attribute.oid.dotted_string
+    if not isinstance(attribute.value, str):
+        return f"{short}=#{attribute.value.hex().upper()}"
+    value = attribute.value.replace("\\", "\\\\").replace('"', '\\"')
+    value = _CONTROL.sub(lambda match: f"\\{ord(match[0]):02X}", value)
+    if _QUOTED.intersection(value) or value.startswith(("#", " ")) or value.endswith(" "):
+        value = f'"{value}"'
     return f"{short}={value}"
 
 
@@ -38,7 +66,10 @@ class Identities:
 
     @classmethod
     def of(cls, hosts: Iterable[str], addresses: Iterable[str], emails: Iterable[str]) -> Identities:
-        """From checkHost, checkIP and checkEmail; the configuration has proved the addresses."""
+        """From checkHost, checkIP and checkEmail; the configuration has proved the addresses.
+
+        Raises UnicodeError for a host that cannot be one (RFC 3490).
+        """
         return cls(
             tuple(_ascii(host) for host in hosts),
             tuple(ipaddress.ip_address(address) for address in addresses),
@@ -69,28 +100,39 @@ class Identities:
     def _email_matches(self, certificate: x509.Certificate, alternative: x509.SubjectAlternativeName) -> bool:
         if not self.emails:
             return False
-        presented = [
-            *alternative.get_values_for_type(x509.RFC822Name),
-            *_subject(certificate, NameOID.EMAIL_ADDRESS),
-        ]
+        # The subject counts only where there is no other, as with hosts.
+        presented = alternative.get_values_for_type(x509.RFC822Name) or _subject(
+            certificate, NameOID.EMAIL_ADDRESS
+        )
         wanted = {_mailbox(email) for email in self.emails}
-        return any(_mailbox(email) in wanted for email in presented)
+        return any(email.isascii() and _mailbox(email) in wanted for email in presented)
 
 
 def host_matches(presented: str, reference: str) -> bool:
     """Whether a certificate's DNS name covers a host name (RFC 6125, 6.4).
 
     A wildcard must be the whole leftmost label, covers one label only, and never a top-level domain alone.
-    A reference that begins with a dot stands for every name below it, as with OpenSSL.
+    An address is no name, and no wildcard covers it. A reference that begins with a dot stands for every
+    name below it, as with OpenSSL.
     """
+    if not presented.isascii():  # folding its case could make another name of it
+        return False
     name, host = presented.lower().rstrip("."), reference.lower().rstrip(".")
     if host.startswith("."):
         return name.endswith(host) and len(name) > len(host) and "*" not in name
-    if not name.startswith("*."):
+    if not name.startswith("*.") or _is_address(host):
         return name == host and "*" not in name
     suffix = name[1:]
     label, _, rest = host.partition(".")
     return bool(label) and "*" not in suffix and suffix.count(".") >= 2 and f".{rest}" == suffix
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _ascii(host: str) -> str:

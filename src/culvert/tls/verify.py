@@ -20,11 +20,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from culvert.config.model import VerifyPolicy
 from culvert.tls._openssl import certificate_der, lib, text
-from culvert.tls.names import Identities, distinguished_name
+from culvert.tls.names import Identities, subject
 
 # X509_V_ERR numbers (X509_STORE_CTX_get_error(3)): they choose the alert that the peer gets.
 _CERT_REJECTED = 28
 _HOSTNAME_MISMATCH = 62
+
+_PATH_FAULTS = frozenset({2, 18, 19, 20, 21, 27})
+"""What can be wrong with the way from a leaf to an issuer: none found, self-signed, not trusted."""
 
 _SAME_SUBJECT_LIMIT = 100
 """How many certificates of one subject hash are looked at in CApath: a bound on reading, not on trust."""
@@ -96,15 +99,9 @@ class Verifier:
         depth = lib.X509_STORE_CTX_get_error_depth(store)
         current = lib.X509_STORE_CTX_get_current_cert(store)
         certificate = x509.load_der_x509_certificate(certificate_der(current))
-        subject = distinguished_name(certificate.subject)
+        name = subject(certificate)
         if not ok:
-            reason = text(lib.X509_verify_cert_error_string(lib.X509_STORE_CTX_get_error(store)))
-            if self.policy.chain:
-                self._reject(verification, f"Verification error: {reason}", depth, subject)
-                return 0
-            verification.findings.append(
-                Finding(Outcome.IGNORED, f"Verification error ignored at depth={depth}: {reason}: {subject}")
-            )
+            return int(self._tolerates(verification, store, depth, name))
         if depth > 0:
             return 1
         verification.leaf = certificate
@@ -112,14 +109,30 @@ class Verifier:
         if fault is not None:
             verification.passed = False
             lib.X509_STORE_CTX_set_error(store, fault[0])
-            self._reject(verification, fault[1], depth, subject)
+            self._reject(verification, fault[1], depth, name)
             return 0
         if not verification.passed:
             verification.passed = True
             verification.findings.append(
-                Finding(Outcome.ACCEPTED, f"Certificate accepted at depth=0: {subject}")
+                Finding(Outcome.ACCEPTED, f"Certificate accepted at depth=0: {name}")
             )
         return 1
+
+    def _tolerates(self, verification: Verification, store: Any, depth: int, name: str) -> bool:
+        """Whether a fault that OpenSSL found does not matter to this policy.
+
+        A pinned leaf needs no path to an issuer; it must still be in its time and of the right purpose.
+        """
+        error = lib.X509_STORE_CTX_get_error(store)
+        reason = text(lib.X509_verify_cert_error_string(error))
+        of_path = depth > 0 or error in _PATH_FAULTS
+        if self.policy.chain or (self.policy.peer and not of_path):
+            self._reject(verification, f"Verification error: {reason}", depth, name)
+            return False
+        verification.findings.append(
+            Finding(Outcome.IGNORED, f"Verification error ignored at depth={depth}: {reason}: {name}")
+        )
+        return True
 
     def _leaf_fault(self, leaf: x509.Certificate, subject_hash: int) -> tuple[int, str] | None:
         if self.policy.peer and not self._pins.holds(leaf, subject_hash):
@@ -129,11 +142,9 @@ class Verifier:
         return None
 
     @staticmethod
-    def _reject(verification: Verification, reason: str, depth: int, subject: str) -> None:
+    def _reject(verification: Verification, reason: str, depth: int, name: str) -> None:
         verification.findings.append(Finding(Outcome.REJECTED, f"CERT: {reason}"))
-        verification.findings.append(
-            Finding(Outcome.REJECTED, f"Rejected by CERT at depth={depth}: {subject}")
-        )
+        verification.findings.append(Finding(Outcome.REJECTED, f"Rejected by CERT at depth={depth}: {name}"))
 
 
 def _digest(certificate: x509.Certificate) -> bytes:

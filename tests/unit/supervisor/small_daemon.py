@@ -18,6 +18,7 @@ from pathlib import Path
 
 from culvert.config.model import Debug, Foreground, GlobalOptions, LogMode
 from culvert.errors import ConfigurationError, Location
+from culvert.jail import Place
 from culvert.log import FileSink, Log
 from culvert.supervisor import Generation, Supervisor, Timing
 
@@ -172,7 +173,8 @@ class SmallDaemon:
     def _supervise(self, gate: int, log_writer: int) -> int:
         sinks = [FileSink(log_writer, None)]
         if self.log_file is not None:
-            sinks.append(FileSink(os.open(self.log_file, os.O_WRONLY | os.O_CREAT), str(self.log_file)))
+            place = Place(None, str(self.log_file))
+            sinks.append(FileSink(place.open(os.O_WRONLY | os.O_CREAT), place))
         # Relative on purpose: a reload must find it from wherever the daemon is.
         setup = Setup(Path("plan"), gate, Log(sinks), self.options, self.workers)
         try:
