@@ -30,6 +30,9 @@ _NO_RENEGOTIATION = 1 << 30
 _NO_TICKET = 1 << 14
 _WRITABLE_BITS = (1 << 64) - 1
 
+SERVER_NAME_LIMIT = 255
+"""Longest server name in bytes (TLSEXT_MAXLEN_host_name of openssl/tls1.h)."""
+
 
 class TlsContext:
     """Makes the engines of one service's connections, and knows what was found of their peers."""
@@ -221,11 +224,13 @@ def _check(result: int) -> None:
 def _ask_for(ssl: Any, name: str) -> None:
     """Send a server name (RFC 6066, 3). Raises TlsError for one that cannot be sent."""
     try:
-        sendable = lib.SSL_set_tlsext_host_name(ssl, name.encode("idna")) == 1
+        encoded = name.encode("idna")
     except UnicodeError:
-        sendable = False
-    if not sendable:
-        raise TlsError(f"{name!r} cannot be sent as a server name", take_errors())
+        encoded = b""
+    # The binding's call does not say whether OpenSSL took the name.
+    if not 0 < len(encoded) <= SERVER_NAME_LIMIT:
+        raise TlsError(f"{name!r} cannot be sent as a server name")
+    lib.SSL_set_tlsext_host_name(ssl, encoded)
 
 
 def _address(ssl: Any) -> int:
