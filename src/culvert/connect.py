@@ -100,6 +100,8 @@ class Connector:
         }
         self._in_rotation = service.failover is Failover.RR
         self._turn = 0
+        # One look-up for all who wait: a thread cannot be cancelled, and there are few.
+        self._looking_up: dict[Address, asyncio.Future[tuple[Endpoint, ...]]] = {}
 
     async def connect(self, log: Channel) -> tuple[socket.socket, Endpoint]:
         """A connected non-blocking socket and where it leads. Raises BackendError when no target answers."""
@@ -126,9 +128,14 @@ class Connector:
             yield endpoint
 
     async def _look_up(self, target: Address, log: Channel) -> tuple[Endpoint, ...]:
+        look_up = self._looking_up.get(target)
+        if look_up is None:
+            look_up = self._loop.run_in_executor(None, _resolve, target)
+            self._looking_up[target] = look_up
+            look_up.add_done_callback(lambda _: self._looking_up.pop(target))
         try:
             async with asyncio.timeout(self._service.timeout_connect):
-                return await self._loop.run_in_executor(None, _resolve, target)
+                return await asyncio.shield(look_up)
         except TimeoutError:
             log.error(f"Resolving {target}: TIMEOUTconnect exceeded")
         except OSError as error:

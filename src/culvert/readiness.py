@@ -15,6 +15,7 @@ import select
 from collections.abc import Callable
 
 _EVENTS_AT_ONCE = 64
+_READS_AT_ONCE = 8
 
 
 class Readiness:
@@ -130,8 +131,10 @@ class Interest:
         self._on_readable, self._on_writable, self._on_failure = _nothing_to_read, _nothing, _nothing
 
     def _read_out(self) -> None:
-        while self.reading and self._on_readable():
-            pass
+        for _ in range(_READS_AT_ONCE):
+            if not (self.reading and self._on_readable()):
+                return
+        self._loop.call_soon(self._read_out)  # the others' turn
 
 
 def _nothing_to_read() -> bool:

@@ -390,7 +390,8 @@ class Relay:
 
     def _steer(self) -> None:
         """Bring ends, interest and deadline in line with the state. To be called after it changed."""
-        if self._done.done():
+        if self._done.done():  # over, or cancelled from outside
+            self._detach()
             return
         blocked = self._engine.blocked is not None
         if self._tls_ended and self._to_plain is None and not self._plain_shut:

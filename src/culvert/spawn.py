@@ -191,7 +191,10 @@ def _on_socket(service: Service, environment: Mapping[str, str]) -> Program:
 
 
 def _on_terminal(service: Service, environment: Mapping[str, str]) -> Program:
-    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BackendError(f"Cannot open a pseudoterminal, /dev/ptmx: {os_reason(error)}") from None
     try:
         fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
         fcntl.ioctl(master, termios.TIOCSWINSZ, _WINDOW_SIZE)

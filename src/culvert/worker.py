@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401  asyncio loads it late, and a jail has no modules
 import contextlib
 import ctypes
-import encodings.idna  # noqa: F401  a jail has no modules to load later
+import encodings.idna  # noqa: F401  the same
 import os
 import signal
 import socket
@@ -23,23 +24,27 @@ from culvert.service import Prepared, RunningService, Surroundings
 from culvert.spawn import Programs
 from culvert.tls.engine import Scratch
 
+try:  # here and not where it is used: that is in the jail
+    import uvloop
+except ImportError:
+    _new_fast_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    _new_fast_loop = uvloop.new_event_loop
+
 STOP_PATIENCE = 3.0
 """Seconds for which connections that were told to end may take to close; less than the supervisor waits."""
 
 LOOP_VARIABLE = "CULVERT_LOOP"
 """Environment: `asyncio` has the standard library's event loop used even where uvloop is installed."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
     """An event loop: uvloop's where it can be had."""
-    if os.environ.get(LOOP_VARIABLE) != "asyncio":
-        with contextlib.suppress(ImportError):
-            import uvloop  # noqa: PLC0415
-
-            return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
+    if os.environ.get(LOOP_VARIABLE) == "asyncio":
+        return asyncio.new_event_loop()
+    return _new_fast_loop()
 
 
 def preload() -> None:
@@ -151,6 +156,7 @@ class _Obedience:
         self._worker = worker
         self._log = log
         self._channel = channel
+        self._spares: list[int] = [os.dup(channel.fileno()) for _ in log.descriptors()]
         self._drained: asyncio.Task[None] | None = None
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._answers: dict[bytes, Callable[[], None]] = {
@@ -163,10 +169,9 @@ class _Obedience:
     async def run(self) -> None:
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._readable)
-        self._loop.add_signal_handler(signal.SIGTERM, self._stop)
         for number in _SIGNALS:
-            # Meant for the supervisor, which a terminal's Ctrl-C reaches as well. Handled and not ignored,
-            # for an ignored signal would be ignored by the programs that are run, too.
+            # Meant for the supervisor, though a terminal's Ctrl-C and an init's SIGTERM reach all processes.
+            # Handled and not ignored, for an ignored one would be ignored by the programs that are run, too.
             self._loop.add_signal_handler(number, _leave_to_the_supervisor)
         self._worker.start()
         self._channel.send(control.READY)
@@ -174,6 +179,9 @@ class _Obedience:
         await self._worker.end()
 
     def _readable(self) -> None:
+        # Room for what may come along, also when connections have used up all descriptors.
+        for spare in self._spares:
+            os.close(spare)
         try:
             message, descriptors, _, _ = socket.recv_fds(
                 self._channel, control.MESSAGE_LIMIT, control.DESCRIPTOR_LIMIT
@@ -182,9 +190,12 @@ class _Obedience:
             return
         except OSError:
             message, descriptors = b"", []
-        if message == control.LOG:
-            self._log.adopt(descriptors)
         else:
+            if message == control.LOG:
+                self._log.adopt(descriptors)
+        finally:
+            self._spares = [os.dup(self._channel.fileno()) for _ in self._log.descriptors()]
+        if message != control.LOG:
             self._answers[message]()
 
     def _drain(self) -> None:

@@ -28,7 +28,6 @@ from culvert.tls.verify import Finding, Outcome, Pins, Verification, Verifier
 _ALLOW_CLIENT_RENEGOTIATION = 1 << 8
 _NO_RENEGOTIATION = 1 << 30
 _NO_TICKET = 1 << 14
-_WRITABLE_BITS = (1 << 64) - 1
 
 SERVER_NAME_LIMIT = 255
 """Longest server name in bytes (TLSEXT_MAXLEN_host_name of openssl/tls1.h)."""

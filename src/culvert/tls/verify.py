@@ -55,7 +55,6 @@ class Verification:
 
     findings: list[Finding] = field(default_factory=list)
     passed: bool = False
-    leaf: x509.Certificate | None = None
 
 
 class Pins:
@@ -104,7 +103,6 @@ class Verifier:
             return int(self._tolerates(verification, store, depth, name))
         if depth > 0:
             return 1
-        verification.leaf = certificate
         fault = self._leaf_fault(certificate, lib.X509_NAME_hash(lib.X509_get_subject_name(current)))
         if fault is not None:
             verification.passed = False
