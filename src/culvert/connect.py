@@ -8,7 +8,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from culvert import sockopt
@@ -106,26 +106,28 @@ class Connector:
     async def connect(self, log: Channel) -> tuple[socket.socket, Endpoint]:
         """A connected non-blocking socket and where it leads. Raises BackendError when no target answers."""
         attempts = 0
-        async for endpoint in self._in_turn(log) if self._in_rotation else self._in_order(log):
-            attempts += 1
-            sock = await self._attempt(endpoint, log)
-            if sock is not None:
-                return sock, endpoint
+        for resolved, target in await self._in_turn(log) if self._in_rotation else self._in_order():
+            for endpoint in resolved if resolved is not None else await self._look_up(target, log):
+                attempts += 1
+                sock = await self._attempt(endpoint, log)
+                if sock is not None:
+                    return sock, endpoint
         raise BackendError("No more addresses to connect" if attempts else "No address to connect")
 
-    async def _in_order(self, log: Channel) -> AsyncIterator[Endpoint]:
-        """As written; a name that is resolved at each connection is looked up when it is its turn."""
-        for resolved, target in zip(self._targets.endpoints, self._service.connect, strict=True):
-            for endpoint in resolved if resolved is not None else await self._look_up(target, log):
-                yield endpoint
+    def _in_order(self) -> Iterable[tuple[tuple[Endpoint, ...] | None, Address]]:
+        """As written; what has no addresses yet is looked up when it is its turn."""
+        return zip(self._targets.endpoints, self._service.connect, strict=True)
 
-    async def _in_turn(self, log: Channel) -> AsyncIterator[Endpoint]:
+    async def _in_turn(self, log: Channel) -> Iterable[tuple[tuple[Endpoint, ...] | None, Address]]:
         """Each connection begins one address further on, the addresses of one name included."""
-        endpoints = [endpoint async for endpoint in self._in_order(log)]
-        start = self._turn % max(len(endpoints), 1)
+        known: list[tuple[tuple[Endpoint, ...] | None, Address]] = [
+            ((endpoint,), target)
+            for resolved, target in self._in_order()
+            for endpoint in (resolved if resolved is not None else await self._look_up(target, log))
+        ]
+        start = self._turn % max(len(known), 1)
         self._turn += 1
-        for endpoint in endpoints[start:] + endpoints[:start]:
-            yield endpoint
+        return known[start:] + known[:start]
 
     async def _look_up(self, target: Address, log: Channel) -> tuple[Endpoint, ...]:
         look_up = self._looking_up.get(target)

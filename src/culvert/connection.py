@@ -268,6 +268,8 @@ class Connection:
         self._relay = relay
         if self._program is not None and self._program.status is not None:
             shared.readiness.loop.call_soon(relay.plain_exits)  # it was quicker than we
+        if engine.version != "TLSv1.3":
+            self.tls_answered()  # the session is complete with the handshake
         return await relay.run(self)
 
     def tls_answered(self) -> None:

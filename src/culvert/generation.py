@@ -10,20 +10,21 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from culvert import config, connect, privileges, sockopt, worker
-from culvert.address import show
+from culvert import config, connect, privileges, worker
+from culvert.address import UnixPath, show
 from culvert.config.model import Configuration, GlobalOptions, Service
 from culvert.errors import ConfigurationError, Diagnostic, Severity, os_reason
 from culvert.idents import ConnectionNumbers
-from culvert.listen import Listener, listen
+from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import Channel, Level, Log, open_log
-from culvert.service import Prepared, Turn
+from culvert.service import Prepared
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
+from culvert.turn import Turn
 
 FIXED_OPTIONS = ("chroot", "foreground", "pid", "setgid", "setuid")
 """What a reload does not change, as in stunnel."""
@@ -53,7 +54,7 @@ class ConfigurationSource:
 
     def _read(self) -> bytes:
         try:
-            with open(self._descriptor or 0, "rb", closefd=False) as file:
+            with os.fdopen(self._descriptor or 0, "rb") as file:  # closed, for workers must not read it
                 return file.read(config.MAX_BYTES + 1)
         except OSError as error:
             raise ConfigurationError.single(
@@ -72,6 +73,8 @@ class Generation:
     services: tuple[Prepared, ...]
     numbers: ConnectionNumbers
     turns: dict[str, Turn]
+    jailed: bool = False
+    """Whether this process is in the jail, where the paths of its files start at the root."""
 
     @property
     def main(self) -> Channel:
@@ -82,33 +85,41 @@ class Generation:
         main = self.main
         for prepared in self.services:
             if prepared.listener is not None:
+                for failure in prepared.listener.take_over():
+                    main.error(failure)
                 _announce_listener(main, prepared.config.name, prepared.listener)
         main.info("Accepting new connections")
 
     def run_worker(self, control: socket.socket, index: int) -> int:
+        self.close_jail()
+        return worker.serve(self.assignment(index), control)
+
+    def close_jail(self) -> None:
+        """Give up in this process, for good, what it takes to prepare but not to serve."""
         worker.preload()
         privileges.drop(self.options.chroot, self.identity)
-        return worker.serve(self.assignment(index), control)
+        self.log.enter_jail()
+        self.jailed = True
 
     def assignment(self, index: int) -> worker.Assignment:
         """What the worker of this index has to do."""
         return worker.Assignment(self.services, self.options, self.log, self.numbers, index == 0)
 
     def disown(self, heir: Generation) -> None:
-        for listener in self._without(heir):
-            for sock in listener.sockets:
-                sock.close()
+        for bound in self._without(heir):
+            bound.sock.close()
 
     def retire(self, successor: Generation | None) -> None:
-        for listener in self._without(successor):
-            listener.close()
+        for bound in self._without(successor):
+            bound.close()
 
-    def listeners(self) -> list[Listener]:
-        return [prepared.listener for prepared in self.services if prepared.listener is not None]
+    def bound(self) -> list[Bound]:
+        """All that it listens on."""
+        return [bound for one in self.services if one.listener is not None for bound in one.listener.bound]
 
-    def _without(self, other: Generation | None) -> list[Listener]:
-        kept = {id(listener) for listener in other.listeners()} if other is not None else set()
-        return [listener for listener in self.listeners() if id(listener) not in kept]
+    def _without(self, other: Generation | None) -> list[Bound]:
+        kept = set(other.bound()) if other is not None else set()
+        return [bound for bound in self.bound() if bound not in kept]
 
 
 def _announce_listener(main: Channel, name: str, listener: Listener) -> None:
@@ -116,6 +127,23 @@ def _announce_listener(main: Channel, name: str, listener: Listener) -> None:
         main.info(f"Service [{name}] (FD={sock.fileno()}) bound to {show(sock.getsockname())}")
     for refusal in listener.refusals:
         main.warning(f"Binding service [{name}] to {refusal.address}: {refusal.reason} ({refusal.errno})")
+
+
+def _anchored(service: Service) -> Service:
+    """A service whose paths mean the same when the daemon has changed its directory.
+
+    Those that are used while it serves: what is read at start is read in the directory of the start.
+    """
+    return dataclasses.replace(
+        service,
+        ca_path=None if service.ca_path is None else str(Path(service.ca_path).absolute()),
+        # A program without a slash is looked for in PATH.
+        exec=str(Path(service.exec).absolute()) if service.exec and "/" in service.exec else service.exec,
+        connect=tuple(
+            UnixPath(str(Path(target.path).absolute())) if isinstance(target, UnixPath) else target
+            for target in service.connect
+        ),
+    )
 
 
 def no_terminal(path: str) -> bytes:
@@ -147,7 +175,7 @@ class _Build:
         self._source = source
         self._phrases = phrases
         self._previous = previous
-        self._fresh: list[Listener] = []
+        self._binder = Binder(previous.bound() if previous is not None else ())
         self._refused: list[str] = []
         self._reading = f"Reading configuration from {source.kind} {source.name}"
 
@@ -162,12 +190,12 @@ class _Build:
                 hint="put the options into a section with 'accept'",
             )
         options, identity = self._standing(configuration.options)
-        log = open_log(options, first=self._previous is None)
+        jailed = self._previous is not None and self._previous.jailed
+        log = open_log(options, first=self._previous is None, jailed=jailed)
         try:
             services = self._prepare(configuration, log.channel(options.debug, "main"))
         except BaseException:
-            for listener in self._fresh:
-                listener.close()
+            self._binder.undo()
             log.close()
             raise
         return Generation(
@@ -178,6 +206,7 @@ class _Build:
             services,
             ConnectionNumbers() if self._previous is None else self._previous.numbers,
             self._turns(services),
+            jailed,
         )
 
     def _standing(self, options: GlobalOptions) -> tuple[GlobalOptions, privileges.Identity | None]:
@@ -207,21 +236,24 @@ class _Build:
             main.write(_LEVELS[finding.severity], text)
         for name in self._refused:
             main.warning(f"A reload does not change '{name}': restart for the new value")
-        contexts = self._contexts(configuration)
+        services = configuration.services
+        if configuration.options.chroot is None:
+            services = tuple(_anchored(service) for service in services)
+        contexts = self._contexts(services)
         prepared = tuple(
             Prepared(
                 service, context, connect.prepare(service, main), self._listener(service), self._turn(service)
             )
-            for service, context in zip(configuration.services, contexts, strict=True)
+            for service, context in zip(services, contexts, strict=True)
         )
         main.notice("Configuration successful")
         return prepared
 
-    def _contexts(self, configuration: Configuration) -> list[TlsContext]:
+    def _contexts(self, services: Sequence[Service]) -> list[TlsContext]:
         """Every service's context; the faults of all of them are reported together."""
         contexts: list[TlsContext] = []
         faults: list[Diagnostic] = []
-        for service in configuration.services:
+        for service in services:
             try:
                 contexts.append(TlsContext(service, self._phrases))
             except ConfigurationError as error:
@@ -233,15 +265,7 @@ class _Build:
     def _listener(self, service: Service) -> Listener | None:
         if service.accept is None:
             return None
-        for prepared in self._previous.services if self._previous is not None else ():
-            if prepared.listener is not None and prepared.config.accept == service.accept:
-                _set_options(prepared.listener, service)
-                return prepared.listener
-        listener = listen(service)
-        self._fresh.append(listener)
-        if listener.path is not None:
-            _give_away(listener.path, service)
-        return listener
+        return self._binder.listen(service, _owner(service))
 
     def _turn(self, service: Service) -> Turn | None:
         if service.accept is not None:
@@ -252,19 +276,6 @@ class _Build:
     def _turns(self, services: tuple[Prepared, ...]) -> dict[str, Turn]:
         known = dict(self._previous.turns) if self._previous is not None else {}
         return known | {p.config.name: p.turn for p in services if p.turn is not None}
-
-
-def _set_options(listener: Listener, service: Service) -> None:
-    """Give a shared listener the socket options of the service that takes it over."""
-    for sock in listener.sockets:
-        try:
-            sockopt.apply(sock, sockopt.settings(service.socket_options, "a", sock.family))
-        except OSError as error:
-            raise ConfigurationError.single(
-                f"Cannot set the options of the accept socket: {os_reason(error)}",
-                service.where("socket"),
-                service.name,
-            ) from None
 
 
 def _worker_count(options: GlobalOptions) -> int:
@@ -286,17 +297,10 @@ def _check_jail(options: GlobalOptions) -> None:
         )
 
 
-def _give_away(path: str, service: Service) -> None:
-    """Hand a Unix socket to the user and group that may connect to it."""
-    uid = -1 if service.setuid is None else privileges.find_user(service.setuid, service.where("setuid"))
-    gid = -1 if service.setgid is None else privileges.find_group(service.setgid, service.where("setgid"))
-    if (uid, gid) == (-1, -1):
-        return
-    try:
-        os.chown(path, uid, gid)
-    except OSError as error:
-        raise ConfigurationError.single(
-            f"Cannot give {path} to its owner: {os_reason(error)}",
-            service.where("setuid", "setgid"),
-            service.name,
-        ) from None
+def _owner(service: Service) -> Owner:
+    """The user and group that may connect to a Unix socket."""
+    user, group = service.setuid, service.setgid
+    return Owner(
+        None if user is None else privileges.find_user(user, service.where("setuid")),
+        None if group is None else privileges.find_group(group, service.where("setgid")),
+    )

@@ -103,18 +103,15 @@ class Handshake:
         self._interest.set(going_on and not self._finished, going_on and self._unsent is not None)
 
     def _step(self) -> None:
-        failure: TlsError | None = None
         try:
             self._finished = self._engine.handshake()
         except TlsError as error:
-            failure = error
-        if self._finished and self._engine.output_can_wait:
-            self._succeed()
+            self._send(self._engine.output())
+            self._fail(error)
             return
-        self._send(self._engine.output())
-        if failure is not None:
-            self._fail(failure)
-        elif self._finished and self._unsent is None:
+        if not (self._finished and self._engine.output_can_wait):
+            self._send(self._engine.output())
+        if self._finished and self._unsent is None:
             self._succeed()
 
     def _send(self, count: int) -> None:

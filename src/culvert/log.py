@@ -13,13 +13,14 @@ import enum
 import os
 import re
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Sequence
 
 from culvert.config.model import Debug, Foreground, GlobalOptions, LogMode
 from culvert.errors import ConfigurationError, os_reason
-from culvert.jail import inside
+from culvert.jail import Place
 
 TEXT_LIMIT = 1024
 """Longest text of a line in bytes, as stunnel has it: a peer must not be able to flood a log by one line."""
@@ -56,32 +57,30 @@ def clean(text: str) -> bytes:
 class FileSink:
     """Lines on a descriptor: a file opened for appending, or a standard stream."""
 
-    def __init__(self, fd: int, path: str | None) -> None:
+    def __init__(self, fd: int, place: Place | None) -> None:
+        """`place` is where to open it again; None for what has no such place, a standard stream."""
         self.fd = fd
-        self._path = path
+        self._place = place
         self._lost = 0
+        self._torn = False
         self._second = -1
         self._stamp = b""
 
     def write(self, level: int, facility: int, tag: bytes, text: bytes) -> None:
         """Write one line; `tag` is `LOG5[ID]: `."""
-        line = self._now() + tag + text + b"\n"
+        start = self._now() + tag
+        line = start + text + b"\n"
+        if self._lost:
+            line = start + b"%d log line(s) before this one could not be written\n" % self._lost + line
+        if self._torn:
+            line = b"\n" + line
         try:
-            os.write(self.fd, line)
+            written = os.write(self.fd, line)
         except OSError:
             self._lost += 1
             return
-        if self._lost:
-            self._confess(tag)
-
-    def _confess(self, tag: bytes) -> None:
-        lost, self._lost = self._lost, 0
-        try:
-            os.write(
-                self.fd, self._now() + tag + b"%d log line(s) before this one could not be written\n" % lost
-            )
-        except OSError:
-            self._lost = lost
+        self._torn = written < len(line)  # a disk that became full
+        self._lost = self._lost + 1 if self._torn else 0
 
     def _now(self) -> bytes:
         second = int(time.time())
@@ -92,10 +91,13 @@ class FileSink:
 
     def reopen(self) -> None:
         """Open the path again under the same descriptor. Raises OSError and leaves the old file in use."""
-        if self._path is not None and self._path not in _STANDARD_STREAMS:
-            fd = _open_for_append(self._path)
-            os.dup2(fd, self.fd, inheritable=False)
-            os.close(fd)
+        if self._place is not None:
+            self.adopt(_open_for_append(self._place))
+
+    def enter_jail(self) -> None:
+        """Find the file from now on where it is for a process inside the jail."""
+        if self._place is not None:
+            self._place = self._place.in_jail()
 
     def adopt(self, fd: int) -> None:
         """Write to a descriptor that another process opened; `fd` itself is closed."""
@@ -104,6 +106,9 @@ class FileSink:
 
     def close(self) -> None:
         os.close(self.fd)
+
+    def __str__(self) -> str:
+        return f"the log file {self._place}"
 
 
 class SyslogSink:
@@ -156,6 +161,9 @@ class SyslogSink:
         self._next_attempt = 0.0
         self._connect()
 
+    def enter_jail(self) -> None:
+        """Nothing changes: the socket is connected, and its path is where the jail has a /dev/log."""
+
     def adopt(self, fd: int) -> None:
         """Send over a socket that another process connected; `fd` itself is closed."""
         os.dup2(fd, self.fd, inheritable=False)
@@ -163,6 +171,9 @@ class SyslogSink:
 
     def close(self) -> None:
         self._socket.close()
+
+    def __str__(self) -> str:
+        return "the connection to syslog"
 
 
 Sink = FileSink | SyslogSink
@@ -191,8 +202,13 @@ class Log:
             try:
                 sink.reopen()
             except OSError as error:
-                failures.append(f"Cannot reopen the log file {error.filename}: {os_reason(error)}")
+                failures.append(f"Cannot reopen {sink}: {os_reason(error)}")
         return failures
+
+    def enter_jail(self) -> None:
+        """To be called by a process that has entered the jail and is to reopen its log there."""
+        for sink in self._sinks:
+            sink.enter_jail()
 
     def descriptors(self) -> list[int]:
         """The descriptors to hand to another process's `adopt`, in its order."""
@@ -234,13 +250,14 @@ class Channel:
     def critical(self, text: str) -> None:
         self.write(Level.CRIT, text)
 
-    def fault(self, who: str) -> None:
-        """Log the exception at hand, with its traceback, as a fault of Culvert's own."""
+    def fault(self, who: str, error: BaseException | None = None) -> None:
+        """Log `error`, or the exception at hand, with its traceback, as a fault of Culvert's own."""
         self.critical(
             f"{who} failed by a fault of culvert itself: please report it with the lines that follow"
         )
-        for line in traceback.format_exc().splitlines():
-            self.critical(line)
+        for part in traceback.format_exception(error or sys.exception()):
+            for line in part.splitlines():
+                self.critical(line)
 
     def error(self, text: str) -> None:
         self.write(Level.ERR, text)
@@ -258,40 +275,41 @@ class Channel:
         self.write(Level.DEBUG, text)
 
 
-def open_log(options: GlobalOptions, *, first: bool = True) -> Log:
+def open_log(options: GlobalOptions, *, first: bool = True, jailed: bool = False) -> Log:
     """The log that the global options ask for.
 
-    `first` is false on a reload, where `log = overwrite` must not empty the file that is in use. Raises
-    ConfigurationError when `output` cannot be opened.
+    `first` is false on a reload, where `log = overwrite` must not empty the file that is in use; `jailed`
+    is for a process that is in the jail already. Raises ConfigurationError when `output` cannot be opened.
     """
     sinks: list[Sink] = []
+    if options.output is not None:
+        place = Place(options.chroot, options.output)
+        sinks.append(_open_output(options, options.output, place.in_jail() if jailed else place, first))
     if options.foreground is Foreground.YES:
         sinks.append(FileSink(_duplicate(2), None))
-    if options.output is not None:
-        # Absolute, for a daemon changes to "/" later and the path must mean the same file then.
-        path = options.output
-        if path not in _STANDARD_STREAMS:
-            path = str(inside(options.chroot, path))
-        try:
-            fd = _open_for_append(path, truncate=first and options.log is LogMode.OVERWRITE)
-        except OSError as error:
-            raise ConfigurationError.single(
-                f"Cannot open the log file {path}: {os_reason(error)}",
-                options.locations.get("output"),
-                hint="'output' is opened for appending, inside 'chroot' where that is set",
-            ) from None
-        sinks.append(FileSink(fd, path))
     if options.syslog:
         sinks.append(SyslogSink(options.service))
     return Log(sinks)
 
 
-def _open_for_append(path: str, *, truncate: bool = False) -> int:
-    """A descriptor for `path`; the standard streams are duplicated, for they may be sockets or pipes."""
-    if path in _STANDARD_STREAMS:
-        return _duplicate(_STANDARD_STREAMS[path])
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-    return os.open(path, flags | (os.O_TRUNC if truncate else 0), 0o640)
+def _open_output(options: GlobalOptions, output: str, place: Place, first: bool) -> FileSink:
+    if output in _STANDARD_STREAMS:  # duplicated, for a socket or a pipe cannot be opened by this name
+        return FileSink(_duplicate(_STANDARD_STREAMS[output]), None)
+    try:
+        fd = _open_for_append(place, truncate=first and options.log is LogMode.OVERWRITE)
+    except OSError as error:
+        raise ConfigurationError.single(
+            f"Cannot open the log file {place}: {os_reason(error)}",
+            options.locations.get("output"),
+            hint="'output' is opened for appending, inside 'chroot' where that is set; a pipe needs a reader",
+        ) from None
+    return FileSink(fd, place)
+
+
+def _open_for_append(place: Place, *, truncate: bool = False) -> int:
+    """A descriptor for the log file. Neither to open a pipe nor to write to one waits for a reader."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    return place.open(flags | (os.O_TRUNC if truncate else 0), 0o640)
 
 
 def _duplicate(fd: int) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import errno
 import grp
 import os
 import pwd
@@ -17,11 +16,13 @@ import resource
 import signal
 import stat
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from culvert.errors import ConfigurationError, Location
+from culvert.errors import ConfigurationError, Location, os_reason
+from culvert.jail import Place
 
 PID_FILE_MODE = 0o644
 DAEMON_UMASK = 0o022
@@ -49,12 +50,35 @@ class ExitStatus(enum.IntEnum):
 
 
 def restore_defaults() -> None:
-    """Undo what a launcher may have left to this process: closed standard descriptors, ignored children.
+    """Undo what a launcher may have left to this process: closed and open descriptors, ignored children.
 
     With SIGCHLD ignored, which exec hands on, the kernel reaps children by itself and waiting for one fails.
     """
     fill_standard_descriptors()
+    close_inherited_descriptors()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def close_inherited_descriptors() -> None:
+    """Close all above 2, but those that systemd has passed (sd_listen_fds(3)).
+
+    A folder that the caller left open would lead out of the jail, a file could be read in it, and a pipe
+    would keep whoever reads it waiting for as long as the daemon lives.
+    """
+    first = 3
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        first += int(os.environ.get("LISTEN_FDS", "0"))
+    for fd in _possible_descriptors():
+        if fd >= first:
+            os.closerange(fd, fd + 1)  # unlike os.close, takes what is closed already
+
+
+def _possible_descriptors() -> Iterable[int]:
+    """Those that are open; without /proc all up to the limit, which may be a thousand million."""
+    try:
+        return map(int, os.listdir("/proc/self/fd"))  # noqa: PTH208 - numbers, not paths
+    except FileNotFoundError:
+        return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def fill_standard_descriptors() -> None:
@@ -98,6 +122,20 @@ def working_directory() -> Path | None:
         return Path.cwd()
     except FileNotFoundError:
         return None
+
+
+@contextlib.contextmanager
+def back_in(directory: Path | None) -> Iterator[None]:
+    """Be in the directory of the start again, for as long as a configuration is read.
+
+    Where it cannot be entered (it is gone, or out of reach behind a jail) nothing changes. It is kept by
+    name, for an open descriptor would lead a worker out of its jail.
+    """
+    with contextlib.ExitStack() as stack:
+        if directory is not None:
+            with contextlib.suppress(OSError):
+                stack.enter_context(contextlib.chdir(directory))
+        yield
 
 
 def daemonize(silent_status: int) -> StartReport:
@@ -145,8 +183,8 @@ def _await_report(reader: int, child: int, silent_status: int) -> NoReturn:
 class PidFile:
     """The file that holds the daemon's pid, from `create` to `remove`."""
 
-    def __init__(self, path: Path, location: Location | None = None) -> None:
-        self.path = path
+    def __init__(self, place: Place, location: Location | None = None) -> None:
+        self.place = place
         self._location = location
         self._pid: int | None = None
 
@@ -156,40 +194,63 @@ class PidFile:
         A reader finds the old file or the whole new one. Raises ConfigurationError.
         """
         pid = os.getpid()
-        temporary = self.path.with_name(f".{self.path.name}.{pid}")
         try:
-            self._check_place()
-            temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:
-                os.fchmod(file.fileno(), PID_FILE_MODE)  # whatever the umask is
-                file.write(b"%d\n" % pid)
-            temporary.rename(self.path)
+            with self.place.folder() as (folder, name):
+                _check_replaceable(folder, name)
+                _write_whole(folder, name, f".{name}.{pid}", b"%d\n" % pid)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise ConfigurationError.single(
-                f"Cannot create the pid file {self.path}: {error.strerror}",
+                f"Cannot create the pid file {self.place}: {os_reason(error)}",
                 self._location,
                 hint="its directory must exist and be writable, inside 'chroot' where that is set",
             ) from None
         self._pid = pid
 
-    def _check_place(self) -> None:
-        """Refuse to replace a device, a socket or a directory: `pid = /dev/null` must not cost us that."""
-        with contextlib.suppress(FileNotFoundError):
-            mode = self.path.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-                raise FileExistsError(errno.EEXIST, "something that is not a file is in its place")
+    def enter_jail(self) -> None:
+        """Find the file from now on where it is for a process inside the jail."""
+        self.place = self.place.in_jail()
 
     def remove(self) -> None:
         """Remove the file if this process wrote it and it still holds this process's pid. Raises OSError."""
-        if self._pid != os.getpid() or self.path.is_symlink() or not self.path.is_file():
+        if self._pid != os.getpid():
             return
-        content = b"%d\n" % self._pid
-        with self.path.open("rb") as file:
-            ours = file.read(len(content) + 1) == content
-        if ours:
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError), self.place.folder() as (folder, name):
+            if _holds(folder, name, b"%d\n" % self._pid):
+                os.unlink(name, dir_fd=folder)
+
+
+def _check_replaceable(folder: int, name: str) -> None:
+    """Refuse to replace a device, a socket or a directory: `pid = /dev/null` must not cost us that."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            raise FileExistsError("something that is not a file is in its place")
+
+
+def _write_whole(folder: int, name: str, temporary: str, content: bytes) -> None:
+    """Write a file beside and put it in place by its name. Raises OSError and leaves nothing beside then."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=folder)
+    # O_EXCL: neither a file nor a link that somebody else put there is written to.
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PID_FILE_MODE, dir_fd=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, PID_FILE_MODE)  # whatever the umask is
+            file.write(content)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def _holds(folder: int, name: str, content: bytes) -> bool:
+    """Whether this is a file, not a link to one, with exactly this content."""
+    if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        return False
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with os.fdopen(fd, "rb") as file:
+        return file.read(len(content) + 1) == content
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,9 +240,9 @@ class Relay:
                 sent = 0
             except OSError as error:
                 self._plain_broke(error)
-                sent = count
+                sent = 0
             self.sent_to_plain += sent
-            if sent < count:
+            if sent < count and not self._plain_shut:
                 self._to_plain = memoryview(bytes(self._transformed[sent:count]))
                 self._steer()
         if engine.blocked is not None:

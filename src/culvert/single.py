@@ -1,25 +1,35 @@
 """The daemon as one process, without a fork: `workers = 0`.
 
-It does in one event loop what the supervisor and its workers share out among them. A reload can only use
-what this process may still do: behind a jail or without root, files and low ports may be out of its reach;
-then the running configuration goes on, as with any reload that fails.
+It does in one event loop what the supervisor and its workers share out among them: one generation is
+current, those before it are leaving, each with its connections and its log, until these connections are
+over. A reload can only use what this process may still do: behind a jail or without root, files and low
+ports may be out of its reach; then the running configuration goes on, as with any reload that fails.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from culvert import privileges, worker
-from culvert.config.model import Foreground
+from culvert.config.model import Foreground, GlobalOptions
 from culvert.errors import ConfigurationError, os_reason
 from culvert.generation import Generation
-from culvert.jail import inside
+from culvert.jail import Place
+from culvert.log import Channel
+from culvert.privileges import ExitStatus
 from culvert.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """A generation that was replaced, and the worker that sees its connections to their end."""
+
+    generation: Generation
+    worker: Worker
 
 
 class SingleProcess:
@@ -29,111 +39,168 @@ class SingleProcess:
         self._build = build
         self._generation: Generation
         self._worker: Worker
-        self._draining: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], _Leaving] = {}
+        self._stopped = asyncio.Event()
+        self._pid_file: privileges.PidFile | None = None
+        self._report: privileges.StartReport | None = None
         self._home: Path | None = None
 
     def run(self) -> int:
-        """Serve; returns the exit status. Raises ConfigurationError when the start fails."""
-        privileges.restore_defaults()
-        first = self._build(None)
-        self._generation = first
-        options = first.options
-        report: privileges.StartReport | None = None
+        """Serve until a signal says otherwise; returns an `ExitStatus`. To be called once.
+
+        Raises ConfigurationError when the start fails, unless it is a daemon by then: that has its reasons
+        in the log, and in what the process that waits for it says.
+        """
+        self._generation = self._build(None)
+        status = ExitStatus.OK
         try:
-            if options.foreground is Foreground.NO:
-                self._home = privileges.working_directory()
-                report = privileges.daemonize(privileges.ExitStatus.FAILED_START)
-            pid_file = self._write_pid()
-            worker.preload()
-            privileges.drop(options.chroot, first.identity)
-        except ConfigurationError as error:
-            first.retire(None)
-            if report is None:
+            self._detach(self._generation.options)
+            with worker.running_loop() as loop:
+                loop.run_until_complete(self._live())
+        except (ConfigurationError, OSError) as error:
+            configured = isinstance(error, ConfigurationError)
+            if configured and self._report is None:
                 raise
-            report.send(privileges.ExitStatus.CONFIGURATION, str(error))
-            return privileges.ExitStatus.CONFIGURATION
-        with worker.running_loop() as loop:
-            loop.run_until_complete(self._serve(report))
-        if pid_file is not None:
-            self._remove(pid_file)
-        self._log("Terminated")
-        return privileges.ExitStatus.OK
+            status = ExitStatus.CONFIGURATION if configured else ExitStatus.FAILED_START
+            self._refuse(status, str(error))
+        except Exception:
+            self._log.fault("The daemon")
+            status = ExitStatus.CRASH
+            self._refuse(status, "The daemon failed")
+        finally:
+            self._generation.retire(None)
+        self._log.notice("Terminated")
+        return status
 
-    def _write_pid(self) -> privileges.PidFile | None:
-        options = self._generation.options
-        if not options.pid:
-            return None
-        pid_file = privileges.PidFile(inside(options.chroot, options.pid), options.locations.get("pid"))
-        pid_file.create()
-        if options.chroot is not None:
-            pid_file.path = inside(None, f"/{options.pid.lstrip('/')}")  # as the jail will have it
-        return pid_file
+    @property
+    def _log(self) -> Channel:
+        return self._generation.main
 
-    def _remove(self, pid_file: privileges.PidFile) -> None:
+    def _detach(self, options: GlobalOptions) -> None:
+        """Become a daemon where asked. Raises OSError when there can be no process."""
+        if options.pid:
+            self._pid_file = privileges.PidFile(
+                Place(options.chroot, options.pid), options.locations.get("pid")
+            )
+        if options.foreground is Foreground.NO:
+            self._home = privileges.working_directory()
+            self._report = privileges.daemonize(ExitStatus.FAILED_START)
+
+    def _refuse(self, status: ExitStatus, reason: str) -> None:
+        """Give the reason for an end in the log, and to the process that may still wait for the start."""
+        for line in reason.splitlines():
+            self._log.error(line)
+        if self._report is not None:
+            self._report.send(status, reason)
+
+    async def _live(self) -> None:
+        """From the pid file to the last connection's end. Raises ConfigurationError when the start fails."""
+        self._catch_signals()  # before the pid file: who reads that may send a signal at once
         try:
-            pid_file.remove()
-        except OSError as error:
-            main = self._generation.main
-            main.warning(f"Cannot remove the pid file {pid_file.path}: {os_reason(error)}")
+            if self._pid_file is not None:
+                self._pid_file.create()
+            self._generation.close_jail()
+            if self._pid_file is not None:
+                self._pid_file.enter_jail()
+            self._start(self._generation, Worker(self._generation.assignment(0)))
+            if self._report is not None:
+                self._report.send(ExitStatus.OK)
+            await self._stopped.wait()
+            await self._end()
+        finally:
+            self._remove_pid_file()
 
-    def _log(self, text: str) -> None:
-        self._generation.main.notice(text)
-
-    async def _serve(self, report: privileges.StartReport | None) -> None:
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            loop.add_signal_handler(number, self._stop, number, over)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
-        loop.add_signal_handler(signal.SIGUSR1, self._reopen_log)
-        loop.add_signal_handler(signal.SIGUSR2, self._list_connections)
-        self._start(self._generation)
-        if report is not None:
-            report.send(privileges.ExitStatus.OK)
-        await over
-        for task in self._draining:
-            task.cancel()
-        await self._worker.end()
-
-    def _stop(self, number: int, over: asyncio.Future[None]) -> None:
-        self._log(f"Received {signal.Signals(number).name}")
-        if not over.done():
-            over.set_result(None)
-
-    def _start(self, generation: Generation) -> None:
-        self._worker = Worker(generation.assignment(0))
-        self._generation = generation
-        self._worker.start()
+    def _start(self, generation: Generation, fresh: Worker) -> None:
+        worker.report_faults(asyncio.get_running_loop(), generation.main)
+        self._generation, self._worker = generation, fresh
+        fresh.start()
         generation.announce()
 
-    def _reload(self) -> None:
-        self._log("Received SIGHUP")
-        main = self._generation.main
-        try:
-            with contextlib.chdir(self._home) if self._home is not None else contextlib.nullcontext():
-                fresh = self._build(self._generation)
-        except (ConfigurationError, OSError) as error:
-            for line in str(error).splitlines():
-                main.error(line)
-            main.error("Configuration failed")
+    async def _end(self) -> None:
+        """End all connections, also those that are left of earlier generations."""
+        for task in self._leaving:
+            task.cancel()
+        ending = asyncio.get_running_loop().create_task(self._worker.end())
+        await asyncio.wait([ending, *self._leaving])
+
+    def _remove_pid_file(self) -> None:
+        if self._pid_file is None:
             return
-        old, leaving = self._generation, self._worker
-        leaving.stop_accepting()
-        self._start(fresh)
-        old.retire(fresh)
-        task = asyncio.get_running_loop().create_task(leaving.drain())
-        self._draining.add(task)
-        task.add_done_callback(lambda done: self._drained(done, old))
+        try:
+            self._pid_file.remove()
+        except OSError as error:
+            self._log.warning(f"Cannot remove the pid file {self._pid_file.place}: {os_reason(error)}")
 
-    def _drained(self, task: asyncio.Task[None], generation: Generation) -> None:
-        self._draining.discard(task)
-        generation.log.close()
+    # Signals.
 
-    def _reopen_log(self) -> None:
-        failures = self._generation.log.reopen()
-        for failure in failures:
-            self._log(failure)
+    def _catch_signals(self) -> None:
+        actions: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: self._stopped.set,
+            signal.SIGINT: self._stopped.set,
+            signal.SIGQUIT: self._stopped.set,
+            signal.SIGHUP: self._reload,
+            signal.SIGUSR1: self._reopen_logs,
+            signal.SIGUSR2: self._list_connections,
+        }
+        loop = asyncio.get_running_loop()
+        for number, action in actions.items():
+            loop.add_signal_handler(number, self._obey, number, action)
+
+    def _obey(self, number: signal.Signals, action: Callable[[], None]) -> None:
+        self._log.notice(f"Received {number.name}")
+        action()
+
+    def _reopen_logs(self) -> None:
+        for generation in (self._generation, *(one.generation for one in self._leaving.values())):
+            for failure in generation.log.reopen():
+                self._log.error(failure)
 
     def _list_connections(self) -> None:
-        self._log(f"Connections of process {os.getpid()}")
-        self._worker.list_connections()
+        for one in (self._worker, *(leaving.worker for leaving in self._leaving.values())):
+            one.list_connections()
+
+    # Reloading: prepare, commit, see the old one off.
+
+    def _reload(self) -> None:
+        if self._stopped.is_set():
+            return
+        try:
+            generation, fresh = self._prepare()
+        except (ConfigurationError, OSError) as error:
+            for line in str(error).splitlines():
+                self._log.error(line)
+            self._log.error("Configuration failed")
+        except Exception:  # the running configuration outlives a fault in loading another
+            self._log.fault("Loading the configuration")
+            self._log.error("Configuration failed")
+        else:
+            self._commit(generation, fresh)
+
+    def _prepare(self) -> tuple[Generation, Worker]:
+        """The next generation and its worker. A failure leaves everything as it was."""
+        with privileges.back_in(self._home):
+            generation = self._build(self._generation)
+        try:
+            return generation, Worker(generation.assignment(0))
+        except OSError:
+            generation.retire(self._generation)
+            generation.log.close()
+            raise
+
+    def _commit(self, generation: Generation, fresh: Worker) -> None:
+        leaving = _Leaving(self._generation, self._worker)
+        leaving.worker.stop_accepting()
+        self._start(generation, fresh)
+        leaving.generation.retire(generation)
+        task = asyncio.get_running_loop().create_task(_see_off(leaving))
+        self._leaving[task] = leaving
+        task.add_done_callback(self._leaving.__delitem__)
+
+
+async def _see_off(leaving: _Leaving) -> None:
+    """Let the connections of a generation come to their end; cancelled, end them."""
+    try:
+        await leaving.worker.drain()
+    finally:
+        await leaving.worker.end()
+        leaving.generation.log.close()

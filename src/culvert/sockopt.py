@@ -36,6 +36,30 @@ def apply(sock: socket.socket, chosen: Iterable[Setting]) -> None:
         sock.setsockopt(level, number, value)
 
 
+def restore(sock: socket.socket, options: Iterable[tuple[int, int]]) -> None:
+    """Give options, each a level and a number, the value that a new socket has. Raises OSError."""
+    with socket.socket(sock.family, sock.type) as pristine:
+        for level, number in options:
+            value: int | bytes = pristine.getsockopt(level, number, _VALUE_LIMIT)
+            lock = _BUFFER_LOCKS.get(number) if level == socket.SOL_SOCKET else None
+            if lock is not None:
+                # The kernel doubles what is set, and stops to adapt the buffer (socket(7)).
+                value = pristine.getsockopt(level, number) // 2
+            sock.setsockopt(level, number, value)
+            if lock is not None:
+                sock.setsockopt(level, _SO_BUF_LOCK, sock.getsockopt(level, _SO_BUF_LOCK) & ~lock)
+
+
+_VALUE_LIMIT = 64
+"""More bytes than any option here has: the longest is a pair of longs, or an interface's name."""
+
+_SO_BUF_LOCK = 72
+"""Which buffers the kernel must not adapt (Linux 5.14, include/uapi/asm-generic/socket.h)."""
+
+_BUFFER_LOCKS = {socket.SO_SNDBUF: 1, socket.SO_RCVBUF: 2}
+"""The bits of SO_BUF_LOCK."""
+
+
 def reset_on_close(sock: socket.socket) -> None:
     """Make the coming close send an RST (SO_LINGER of no time, socket(7)); Unix sockets just close."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

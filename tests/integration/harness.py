@@ -296,6 +296,7 @@ class Culvert:
             self.kill()
         assert not list(self.temporary.iterdir()), "temporary files were left behind"
         assert not self.log.find("Traceback|internal error"), "\n".join(self.log.lines[-60:])
+        assert not self.log.find("did not stop in time"), "\n".join(self.log.lines[-60:])
         assert not self.stdout.lines, f"standard output stays empty, but has {self.stdout.lines}"
 
     def leftovers(self) -> list[int]:

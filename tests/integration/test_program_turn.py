@@ -1,7 +1,8 @@
-"""A service that runs its program by itself, over reloads: one copy at a time, and no worker left that waits."""
+"""A service that runs its program by itself, over reloads: one copy at a time, and nobody left waiting."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +18,18 @@ from .peers import Listener, Peers, TlsPeer, server_context
 Start = Callable[..., Culvert]
 
 
+def running(pids: list[int], word: str) -> int:
+    """How many of these processes have `word` in their command line."""
+    count = 0
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError):
+            count += word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return count
+
+
 def copies(daemon: Culvert) -> int:
     """How many copies of the program run."""
-    names = [Path(f"/proc/{pid}/comm").read_text().strip() for pid in daemon.tree()]
-    return names.count("cat")
+    return running(daemon.tree(), "/bin/cat")
 
 
 class Repeated:
@@ -56,11 +65,7 @@ class Repeated:
 
     def workers(self) -> int:
         """How many workers there are, programs left out."""
-        return len([pid for pid in children(self.daemon.pid) if self._is_culvert(pid)])
-
-    @staticmethod
-    def _is_culvert(pid: int) -> bool:
-        return b"culvert" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return running(children(self.daemon.pid), "culvert")
 
     def await_workers(self, count: int) -> None:
         """Waits until as many workers are left: those with a connection, and the current one."""

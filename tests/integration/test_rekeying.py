@@ -133,15 +133,19 @@ def openssl() -> Iterator[Callable[..., OpenSsl]]:
 
 
 def exchange_while_keys_change(process: OpenSsl, plain: PlainPeer) -> None:
-    """Lines go both ways between the commands: `K` asks for new keys both ways, `k` changes one's own."""
+    """Lines go both ways around the commands: `K` asks for new keys both ways, `k` changes one's own."""
+    process.say("hello")
+    assert read_exactly(plain, 6) == b"hello\n", "commands count only after the handshake"
     for number, command in enumerate("KkKKk"):
         mark = process.output.mark()
         process.say(command)
+        plain.send(f"before {number}\n".encode())
+        process.output.wait(f"before {number}", since=mark)
         process.output.wait(">>>.*KeyUpdate", since=mark)
         process.say(f"line {number}")
         assert read_exactly(plain, 7) == f"line {number}\n".encode()
-        plain.send(f"answer {number}\n".encode())
-        process.output.wait(f"answer {number}", since=mark)
+        plain.send(f"after {number}\n".encode())
+        process.output.wait(f"after {number}", since=mark)
         if command == "K":
             process.output.wait("<<<.*KeyUpdate", since=mark)
 

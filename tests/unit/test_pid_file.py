@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from culvert.errors import ConfigurationError, Location
+from culvert.jail import Place
 from culvert.privileges import PidFile
 
 from .forked import in_child
@@ -17,31 +18,34 @@ LINE = Location("stunnel.conf", 3, "the line")
 
 
 def test_it_holds_the_pid_for_all_to_read_until_it_is_removed(tmp_path: Path) -> None:
-    file = PidFile(tmp_path / "pid")
+    path = tmp_path / "pid"
+    file = PidFile(Place(None, str(path)))
     before = os.umask(0o077)
     try:
         file.create()
     finally:
         os.umask(before)
-    assert file.path.read_text() == f"{os.getpid()}\n"
-    assert stat.S_IMODE(file.path.stat().st_mode) == 0o644
-    assert list(tmp_path.iterdir()) == [file.path]
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert list(tmp_path.iterdir()) == [path]
     file.remove()
     assert not any(tmp_path.iterdir())
     file.remove()
 
 
 def test_it_replaces_what_an_earlier_process_left(tmp_path: Path) -> None:
-    file = PidFile(tmp_path / "pid")
-    file.path.write_text("12345\nand more\n")
+    path = tmp_path / "pid"
+    file = PidFile(Place(None, str(path)))
+    path.write_text("12345\nand more\n")
     file.create()
-    assert file.path.read_text() == f"{os.getpid()}\n"
+    assert path.read_text() == f"{os.getpid()}\n"
 
 
 def test_it_is_never_seen_empty_or_in_part(tmp_path: Path) -> None:
-    file = PidFile(tmp_path / "pid")
-    file.path.write_text("12345\n")
-    with file.path.open() as held:
+    path = tmp_path / "pid"
+    file = PidFile(Place(None, str(path)))
+    path.write_text("12345\n")
+    with path.open() as held:
         file.create()
         assert held.read() == "12345\n"
 
@@ -49,50 +53,56 @@ def test_it_is_never_seen_empty_or_in_part(tmp_path: Path) -> None:
 def test_it_does_not_follow_a_symbolic_link(tmp_path: Path) -> None:
     target = tmp_path / "passwd"
     target.write_text("root\n")
-    file = PidFile(tmp_path / "pid")
-    file.path.symlink_to(target)
+    path = tmp_path / "pid"
+    file = PidFile(Place(None, str(path)))
+    path.symlink_to(target)
     file.create()
     assert target.read_text() == "root\n"
-    assert not file.path.is_symlink()
+    assert not path.is_symlink()
 
 
 def test_it_survives_a_temporary_file_that_a_crash_left(tmp_path: Path) -> None:
-    file = PidFile(tmp_path / "pid")
+    path = tmp_path / "pid"
+    file = PidFile(Place(None, str(path)))
     (tmp_path / f".pid.{os.getpid()}").write_text("left")
     file.create()
-    assert list(tmp_path.iterdir()) == [file.path]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_it_is_not_removed_by_a_child(tmp_path: Path) -> None:
-    file = PidFile(tmp_path / "pid")
+    path = tmp_path / "pid"
+    file = PidFile(Place(None, str(path)))
     file.create()
     assert in_child(file.remove) == (0, "")
-    assert file.path.exists()
+    assert path.exists()
 
 
 @pytest.mark.parametrize("content", ["12345\n", f"{os.getpid()}0\n", f"{os.getpid()}\n\n", ""])
 def test_it_is_not_removed_once_it_holds_something_else(tmp_path: Path, content: str) -> None:
-    file = PidFile(tmp_path / "pid")
+    path = tmp_path / "pid"
+    file = PidFile(Place(None, str(path)))
     file.create()
-    file.path.write_text(content)
+    path.write_text(content)
     file.remove()
-    assert file.path.read_text() == content
+    assert path.read_text() == content
 
 
 def test_it_is_not_removed_once_a_link_is_in_its_place(tmp_path: Path) -> None:
-    file = PidFile(tmp_path / "pid")
+    path = tmp_path / "pid"
+    file = PidFile(Place(None, str(path)))
     file.create()
-    file.path.rename(tmp_path / "moved")
-    file.path.symlink_to(tmp_path / "moved")
+    path.rename(tmp_path / "moved")
+    path.symlink_to(tmp_path / "moved")
     file.remove()
-    assert file.path.is_symlink()
+    assert path.is_symlink()
 
 
 def test_that_was_not_written_removes_nothing(tmp_path: Path) -> None:
-    file = PidFile(tmp_path / "pid")
-    file.path.write_text(f"{os.getpid()}\n")
+    path = tmp_path / "pid"
+    file = PidFile(Place(None, str(path)))
+    path.write_text(f"{os.getpid()}\n")
     file.remove()
-    assert file.path.exists()
+    assert path.exists()
 
 
 @pytest.mark.parametrize(
@@ -112,8 +122,72 @@ def test_that_cannot_be_written_is_told_with_path_reason_and_line(
     os.mkfifo(tmp_path / "fifo")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ConfigurationError) as failure:
-        PidFile(tmp_path / path, LINE).create()
+        PidFile(Place(None, str(tmp_path / path)), LINE).create()
     (finding,) = failure.value.diagnostics
     assert finding.message == f"Cannot create the pid file {tmp_path / path}: {reason}"
     assert finding.location == LINE
     assert sorted(tmp_path.iterdir()) == before
+
+
+class TestInAJail:
+    """Seen from outside, where whoever is confined may have planted what leads out."""
+
+    @pytest.fixture
+    def jail(self, tmp_path: Path) -> Path:
+        """The jail, beside a folder that it must not lead to."""
+        (tmp_path / "jail" / "run").mkdir(parents=True)
+        (tmp_path / "victim").mkdir()
+        return tmp_path / "jail"
+
+    def test_it_is_written_and_removed_inside(self, jail: Path) -> None:
+        file = PidFile(Place(str(jail), "/run/pid"))
+        file.create()
+        assert (jail / "run" / "pid").read_text() == f"{os.getpid()}\n"
+        file.remove()
+        assert not any((jail / "run").iterdir())
+
+    def test_it_is_not_written_through_a_linked_folder(self, jail: Path, tmp_path: Path) -> None:
+        (jail / "var").symlink_to(tmp_path / "victim")
+        with pytest.raises(ConfigurationError) as failure:
+            PidFile(Place(str(jail), "/var/pid"), LINE).create()
+        (finding,) = failure.value.diagnostics
+        assert finding.message == (
+            f"Cannot create the pid file {jail}/var/pid: 'var' is a symbolic link, "
+            "and none is followed inside 'chroot': put the file or folder itself there"
+        )
+        assert finding.location == LINE
+        assert not any((tmp_path / "victim").iterdir())
+
+    def test_it_is_not_removed_through_a_folder_that_became_a_link(self, jail: Path, tmp_path: Path) -> None:
+        file = PidFile(Place(str(jail), "/run/pid"))
+        file.create()
+        (jail / "run").rename(jail / "moved")
+        (jail / "run").symlink_to(tmp_path / "victim")
+        target = tmp_path / "victim" / "pid"
+        target.write_text(f"{os.getpid()}\n")
+        with pytest.raises(OSError, match="'run' is a symbolic link"):
+            file.remove()
+        assert target.exists()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+    def test_it_is_removed_from_inside(self, jail: Path) -> None:
+        file = PidFile(Place(str(jail), "run/pid"))
+
+        def confined() -> None:
+            file.create()
+            os.chroot(jail)
+            file.enter_jail()
+            file.remove()
+
+        assert in_child(confined) == (0, "")
+        assert not any((jail / "run").iterdir())
+
+
+def test_it_is_not_removed_once_a_pipe_is_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    file = PidFile(Place(None, str(path)))
+    file.create()
+    path.unlink()
+    os.mkfifo(path)
+    file.remove()
+    assert path.is_fifo()

@@ -10,7 +10,6 @@ death is like any other. The selector is poll, for an epoll descriptor would be 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import gc
 import math
@@ -25,8 +24,8 @@ from pathlib import Path
 from culvert import privileges
 from culvert.config.model import Foreground, GlobalOptions
 from culvert.control import DRAIN, DRAINING, LIST, LOG, READY, STOP
-from culvert.errors import ConfigurationError
-from culvert.jail import inside
+from culvert.errors import ConfigurationError, os_reason
+from culvert.jail import Place
 from culvert.log import Channel, Level, Log
 from culvert.privileges import ExitStatus
 from culvert.supervisor.contract import Build, Generation
@@ -100,7 +99,6 @@ class Supervisor:
         Raises ConfigurationError when the first generation cannot be built. What fails later is in the log;
         a daemon's failed start is also told to the user, by the process that waits for it.
         """
-        privileges.restore_defaults()
         first = self._build(None)
         self._log = main_channel(first)
         try:
@@ -129,7 +127,7 @@ class Supervisor:
         """Take the place in the system that the options ask for. Raises ConfigurationError and OSError."""
         if options.pid:
             self._pid_file = privileges.PidFile(
-                inside(options.chroot, options.pid), options.locations.get("pid")
+                Place(options.chroot, options.pid), options.locations.get("pid")
             )
         if options.foreground is Foreground.NO:
             self._home = privileges.working_directory()
@@ -162,7 +160,7 @@ class Supervisor:
             try:
                 self._pid_file.remove()
             except OSError as error:
-                self._log.warning(f"Cannot remove the pid file {self._pid_file.path}: {error.strerror}")
+                self._log.warning(f"Cannot remove the pid file {self._pid_file.place}: {os_reason(error)}")
         self._log.notice("Terminated")
 
     # What the loop waits for: signals, messages, deadlines.
@@ -232,12 +230,8 @@ class Supervisor:
             self._launch(candidate)
 
     def _prepare(self) -> Generation:
-        """Build a candidate, in the directory of the start: relative paths mean what they meant then.
-
-        The directory is kept by name, for an open descriptor would lead a worker out of its jail.
-        """
-        home = self._home
-        with contextlib.chdir(home) if home is not None and home.is_dir() else contextlib.nullcontext():
+        """Build a candidate, in the directory of the start: relative paths mean what they meant then."""
+        with privileges.back_in(self._home):
             return self._build(self._current)
 
     def _launch(self, candidate: Generation) -> None:
