@@ -247,8 +247,8 @@ def test_a_program_that_leaves_input_unread_loses_nothing_of_its_output(
 
     async def main() -> None:
         async with tunnel(contexts[TLS13], program=True) as t:
-            t.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            t.tls.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            t.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+            t.tls.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             await t.speak(b"never read")
             writing = asyncio.create_task(streams.send(t.plain, noise(4 * MEGABYTE)))
             await standstill(t)
