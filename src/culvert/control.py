@@ -5,6 +5,9 @@ from __future__ import annotations
 READY = b"ready"
 """From a worker: it serves."""
 
+FAILED = b"failed: "
+"""From a worker that cannot serve for the operator's fault: the reason follows."""
+
 DRAINING = b"draining"
 """From a worker that was told to drain: it accepts nothing more."""
 
@@ -20,8 +23,8 @@ LIST = b"list"
 LOG = b"log"
 """To a worker, with descriptors: go on logging to these (`Log.adopt`)."""
 
-MESSAGE_LIMIT = 64
-"""Bytes that hold any message."""
+MESSAGE_LIMIT = 1024
+"""Bytes that hold any message; a longer reason is cut."""
 
 DESCRIPTOR_LIMIT = 8
 """More than a log has sinks."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +43,18 @@ class ConfigurationSource:
         self.name = str(source)
         self._path = None if isinstance(source, int) else str(Path(source).absolute())
         self._text: bytes | None = None
+        self._peeked: Configuration | None = None
+
+    def peek(self) -> Configuration:
+        """The configuration that the coming `load` will return. Raises ConfigurationError."""
+        self._peeked = self.load()
+        return self._peeked
 
     def load(self) -> Configuration:
         """The configuration as it stands now. Raises ConfigurationError."""
+        if self._peeked is not None:
+            peeked, self._peeked = self._peeked, None
+            return peeked
         if self._path is not None:
             return config.load(self._path)
         if self._text is None:
@@ -97,9 +106,10 @@ class Generation:
     def close_jail(self) -> None:
         """Give up in this process, for good, what it takes to prepare but not to serve."""
         worker.preload()
-        privileges.drop(self.options.chroot, self.identity)
+        privileges.drop(self.options.chroot, None)
         self.log.enter_jail()
         self.jailed = True
+        privileges.drop(None, self.identity)
 
     def assignment(self, index: int) -> worker.Assignment:
         """What the worker of this index has to do."""
@@ -190,10 +200,24 @@ class _Build:
                 hint="put the options into a section with 'accept'",
             )
         options, identity = self._standing(configuration.options)
+        services = configuration.services
+        if options.chroot is None:
+            services = tuple(_anchored(service) for service in services)
+        contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed
-        log = open_log(options, first=self._previous is None, jailed=jailed)
         try:
-            services = self._prepare(configuration, log.channel(options.debug, "main"))
+            # Before the log: a start that finds its ports taken, by the daemon that runs already perhaps,
+            # must not empty that one's log file.
+            listeners = [self._listener(service) for service in services]
+            log = open_log(options, first=self._previous is None, jailed=jailed)
+        except BaseException:
+            self._binder.undo()
+            raise
+        try:
+            main = log.channel(options.debug, "main")
+            self._report(configuration, main)
+            prepared = self._prepare(zip(services, contexts, listeners, strict=True), main)
+            main.notice("Configuration successful")
         except BaseException:
             self._binder.undo()
             log.close()
@@ -203,9 +227,9 @@ class _Build:
             log,
             _worker_count(options),
             identity,
-            services,
+            prepared,
             ConnectionNumbers() if self._previous is None else self._previous.numbers,
-            self._turns(services),
+            self._turns(prepared),
             jailed,
         )
 
@@ -227,7 +251,8 @@ class _Build:
         self._refused = [name for name, value in fixed.items() if getattr(options, name) != value]
         return dataclasses.replace(options, **fixed), self._previous.identity
 
-    def _prepare(self, configuration: Configuration, main: Channel) -> tuple[Prepared, ...]:
+    def _report(self, configuration: Configuration, main: Channel) -> None:
+        """Log what was read and what was found of it."""
         if self._previous is None:
             main.notice(self._reading)
         for finding in configuration.findings:
@@ -236,18 +261,14 @@ class _Build:
             main.write(_LEVELS[finding.severity], text)
         for name in self._refused:
             main.warning(f"A reload does not change '{name}': restart for the new value")
-        services = configuration.services
-        if configuration.options.chroot is None:
-            services = tuple(_anchored(service) for service in services)
-        contexts = self._contexts(services)
-        prepared = tuple(
-            Prepared(
-                service, context, connect.prepare(service, main), self._listener(service), self._turn(service)
-            )
-            for service, context in zip(services, contexts, strict=True)
+
+    def _prepare(
+        self, parts: Iterable[tuple[Service, TlsContext, Listener | None]], main: Channel
+    ) -> tuple[Prepared, ...]:
+        return tuple(
+            Prepared(service, context, connect.prepare(service, main), listener, self._turn(service))
+            for service, context, listener in parts
         )
-        main.notice("Configuration successful")
-        return prepared
 
     def _contexts(self, services: Sequence[Service]) -> list[TlsContext]:
         """Every service's context; the faults of all of them are reported together."""

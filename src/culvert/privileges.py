@@ -50,13 +50,16 @@ class ExitStatus(enum.IntEnum):
 
 
 def restore_defaults() -> None:
-    """Undo what a launcher may have left to this process: closed and open descriptors, ignored children.
+    """Undo what a launcher may have left to this process: closed and open descriptors, ignored children,
+    core dumps, which would hold keys.
 
     With SIGCHLD ignored, which exec hands on, the kernel reaps children by itself and waiting for one fails.
     """
     fill_standard_descriptors()
     close_inherited_descriptors()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, highest = resource.getrlimit(resource.RLIMIT_CORE)  # a program that is run may raise its own again
+    resource.setrlimit(resource.RLIMIT_CORE, (0, highest))
 
 
 def close_inherited_descriptors() -> None:
@@ -336,12 +339,11 @@ def _checked_id(kind: str, number: int, location: Location | None) -> int:
 
 
 def drop(chroot: str | None, identity: Identity | None) -> None:
-    """Close the jail and become `identity`, for good; in either case leave no way for keys into a core dump.
+    """Close the jail and become `identity`, for good.
 
-    Raises ConfigurationError for a jail that cannot be entered, OSError or RuntimeError where the system
-    does not give up root as asked: the process must then end at once.
+    Raises ConfigurationError where the system does not let us, RuntimeError where root is not given up as
+    asked: the process must then end at once.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if chroot is not None:
         try:
             os.chroot(chroot)
@@ -351,7 +353,13 @@ def drop(chroot: str | None, identity: Identity | None) -> None:
                 f"Cannot enter the chroot directory {chroot}: {error.strerror}"
             ) from None
     if identity is not None:
-        _become(identity)
+        try:
+            _become(identity)
+        except OSError as error:
+            raise ConfigurationError.single(
+                f"Cannot become user {identity.uid} and group {identity.gid}: {error.strerror}",
+                hint="it takes root with the capabilities to set user and groups",
+            ) from None
 
 
 def _become(identity: Identity) -> None:

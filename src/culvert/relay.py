@@ -303,7 +303,8 @@ class Relay:
         self._lost("TLS", ConnectionResetError(errno.ECONNRESET, "reset"))
 
     def _plain_failed(self) -> None:
-        self._lost("plain", ConnectionResetError(errno.ECONNRESET, "reset"))
+        if isinstance(self._plain, socket.socket):  # a program's exit is an end, whatever it left unread
+            self._lost("plain", ConnectionResetError(errno.ECONNRESET, "reset"))
 
     # --- from the plain side to the TLS side ---
 

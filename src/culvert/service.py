@@ -18,7 +18,7 @@ from culvert.config import model
 from culvert.connect import Connector, Targets
 from culvert.connection import Connection, Shared
 from culvert.errors import os_reason
-from culvert.listen import Listener
+from culvert.listen import BACKLOG, Listener
 from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.readiness import Readiness
@@ -102,6 +102,13 @@ class RunningService:
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
 
+    def accept_waiting(self) -> None:
+        """Take the connections that wait in the queues now: closing the sockets would reset them."""
+        for sock in self._sockets:
+            for _ in range(BACKLOG):
+                if sock.fileno() < 0 or not self._accept(sock):
+                    break
+
     async def finished(self) -> None:
         """Return when no connection is left, after `stop_accepting`."""
         while tasks := self._tasks():
@@ -123,17 +130,23 @@ class RunningService:
 
     def _acceptable(self, listening: socket.socket) -> None:
         for _ in range(ACCEPT_BATCH):
-            try:
-                accepted, address = listening.accept()
-            except (BlockingIOError, InterruptedError):
+            if not self._accept(listening):
                 return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause(error)
-                    return
-                self._log.info(f"accept: {os_reason(error)} ({error.errno})")  # the client was gone first
-                continue
-            self._take(accepted, address)
+
+    def _accept(self, listening: socket.socket) -> bool:
+        """Take one connection; whether there may be another."""
+        try:
+            accepted, address = listening.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                self._pause(error)
+                return False
+            self._log.info(f"accept: {os_reason(error)} ({error.errno})")  # the client was gone first
+            return True
+        self._take(accepted, address)
+        return True
 
     def _take(self, accepted: socket.socket, address: InternetAddress | str) -> None:
         client = address if isinstance(address, tuple) else None

@@ -100,8 +100,6 @@ class SingleProcess:
             if self._pid_file is not None:
                 self._pid_file.create()
             self._generation.close_jail()
-            if self._pid_file is not None:
-                self._pid_file.enter_jail()
             self._start(self._generation, Worker(self._generation.assignment(0)))
             if self._report is not None:
                 self._report.send(ExitStatus.OK)
@@ -126,6 +124,8 @@ class SingleProcess:
     def _remove_pid_file(self) -> None:
         if self._pid_file is None:
             return
+        if self._generation.jailed:
+            self._pid_file.enter_jail()
         try:
             self._pid_file.remove()
         except OSError as error:

@@ -62,7 +62,7 @@ def _host_sources() -> list[str]:
     except OSError:
         return []
     hosts = (line.partition("#")[0].split() for line in lines if line.startswith("hosts:"))
-    return [word for words in hosts for word in words[1:] if word.isalnum()]
+    return [word for words in hosts for word in words[1:] if word.isidentifier()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,10 @@ class Worker:
             service.start()
 
     def stop_accepting(self) -> None:
-        """Take no new connection."""
+        """Take what waits in the queues, and no new connection after that."""
         for service in self._services:
             service.stop_accepting()
+            service.accept_waiting()
 
     def abandon_listeners(self) -> None:
         """Take no new connection, and let go of the listening sockets, which other processes may share.

@@ -244,6 +244,6 @@ class TestPidFile:
         with detached:
             first = children(detached.pid)
             assert first
-            os.kill(first[0], signal.SIGTERM)
+            os.kill(first[0], signal.SIGKILL)
             eventually(lambda: first[0] not in children(detached.pid), "the worker's end")
             assert detached.pid_file.read_text() == f"{detached.pid}\n"

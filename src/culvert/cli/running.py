@@ -42,7 +42,7 @@ def _serve(origin: str | int) -> int:
         prompt.closed = previous is not None
         return load(previous)
 
-    workers = source.load().options.workers
+    workers = source.peek().options.workers
     # Behind the first look at the configuration, which may come by a descriptor of the caller's, and before
     # anything is opened to stay open.
     privileges.restore_defaults()

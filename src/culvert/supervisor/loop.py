@@ -23,7 +23,7 @@ from pathlib import Path
 
 from culvert import privileges
 from culvert.config.model import Foreground, GlobalOptions
-from culvert.control import DRAIN, DRAINING, LIST, LOG, READY, STOP
+from culvert.control import DRAIN, LIST, LOG, READY, STOP
 from culvert.errors import ConfigurationError, os_reason
 from culvert.jail import Place
 from culvert.log import Channel, Level, Log
@@ -172,23 +172,21 @@ class Supervisor:
             self._actions[number]()
 
     def _receive(self, worker: Worker) -> None:
-        """Take one message of a worker: READY, or the end of its channel as it exits."""
+        """Take one message of a worker, or the end of its channel as it exits."""
         if self._workers.get(worker.pid) is not worker:
             return  # reaped by an earlier event of the same turn
         message = worker.receive()
-        if message == DRAINING:
-            worker.draining = True
-            self._announce_when_drained()
-            return
-        if message != READY:
+        worker.hear(message)
+        if not message:
             self._selector.unregister(worker.channel)
             worker.deadline = min(worker.deadline, time.monotonic() + self._timing.stop)
-            return
-        worker.ready = True
-        if not worker.stopping:
-            worker.deadline = math.inf
-        if self._candidate is not None and all(one.ready for one in self._of(self._candidate)):
-            self._commit(self._candidate)
+        elif message == READY:
+            if not worker.stopping:
+                worker.deadline = math.inf
+            if self._candidate is not None and all(one.ready for one in self._of(self._candidate)):
+                self._commit(self._candidate)
+        else:
+            self._announce_when_drained()
 
     def _patience(self) -> float | None:
         """How long the loop may wait: to the next deadline, or for ever."""
@@ -322,14 +320,12 @@ class Supervisor:
     def _forget(self, generation: Generation) -> None:
         """Let go, in a child, of all that is the supervisor's, another worker's or another generation's.
 
-        SIGTERM ends a worker at once. The other signals that the supervisor acts on stay caught, to no
-        effect: one that is sent to all processes (Ctrl-C, killall -HUP) must not cost a connection that the
-        supervisor would keep. A program that a worker executes has them all as default, as exec resets what
-        is caught.
+        The signals that the supervisor acts on stay caught, to no effect: one that is sent to all processes
+        (Ctrl-C, killall -HUP, an init's SIGTERM) must not cost a connection that the supervisor would keep.
+        A program that a worker executes has them all as default, as exec resets what is caught.
         """
         self._signals.close()
-        for number in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self._report is not None:
             self._report.close()
         for worker in self._workers.values():
@@ -357,13 +353,13 @@ class Supervisor:
         """Act on a worker's end; `code` is its exit status, or minus the signal that killed it."""
         if worker.channel in self._selector.get_map():
             self._selector.unregister(worker.channel)
-        worker.channel.close()
+        words = worker.last_words()
         fate = f"{worker} ended with status {code}"
         if code < 0:
             fate = f"{worker} was killed by {signal_name(-code)}"
         if worker.generation is self._candidate:
             status = ExitStatus.CONFIGURATION if code == ExitStatus.CONFIGURATION else ExitStatus.FAILED_START
-            self._undo(worker.generation, f"{fate} before all workers were ready", status)
+            self._undo(worker.generation, words or f"{fate} before all workers were ready", status)
         elif worker.generation is self._current and not self._stopping:
             self._log.error(fate)
             recent = time.monotonic() - worker.started < self._timing.settled

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from culvert.control import MESSAGE_LIMIT
+from culvert.control import DRAINING, FAILED, MESSAGE_LIMIT, READY
 from culvert.errors import ConfigurationError
 from culvert.log import Channel
 from culvert.privileges import ExitStatus
@@ -42,6 +42,7 @@ class Worker:
     pause: float = 0.0
     ready: bool = False
     draining: bool = False
+    complaint: str = ""
     stopping: bool = False
 
     def __str__(self) -> str:
@@ -62,6 +63,22 @@ class Worker:
             return self.channel.recv(MESSAGE_LIMIT)
         except ConnectionError:
             return b""
+
+    def last_words(self) -> str:
+        """Why a worker that has ended could not serve, if it said so; closes the channel."""
+        with self.channel:
+            while message := self.receive():
+                self.hear(message)
+        return self.complaint
+
+    def hear(self, message: bytes) -> None:
+        """Note what a message says of the worker."""
+        if message == READY:
+            self.ready = True
+        elif message == DRAINING:
+            self.draining = True
+        elif message.startswith(FAILED):
+            self.complaint = message.removeprefix(FAILED).decode("utf-8", "replace")
 
 
 def fork_worker(generation: Generation, index: int, forget: Callable[[], None]) -> Worker:
@@ -95,6 +112,7 @@ def _live(generation: Generation, control: socket.socket, index: int, forget: Ca
         status = generation.run_worker(control, index)
     except ConfigurationError as error:
         status = ExitStatus.CONFIGURATION
+        control.send((FAILED + str(error).encode())[:MESSAGE_LIMIT])
         for finding in error.diagnostics:
             log.error(str(finding))
     except BaseException:

@@ -84,11 +84,12 @@ def test_an_interrupt_from_the_terminal_lets_the_workers_stop_by_themselves(daem
     assert running.wait() == ExitStatus.OK
 
 
-def test_a_worker_can_be_ended_by_hand(daemon: Daemon) -> None:
+def test_a_worker_leaves_sigterm_to_the_supervisor(daemon: Daemon) -> None:
     running = daemon()
     first, _ = running.pids(1)
     running.expect("bound to")
     os.kill(first, signal.SIGTERM)
-    running.expect("was killed by SIGTERM")
+    os.kill(first, signal.SIGKILL)
+    running.expect("was killed by SIGKILL")
     running.expect(r"\[g1w0\]: pid")
     assert running.stop() == ExitStatus.OK
