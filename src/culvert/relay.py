@@ -131,12 +131,7 @@ class Relay:
     )
 
     def __init__(
-        self,
-        readiness: Readiness,
-        engine: Engine,
-        tls: Stream,
-        plain: Stream,
-        limits: Limits,
+        self, readiness: Readiness, engine: Engine, tls: Stream, plain: Stream, limits: Limits
     ) -> None:
         self._loop = readiness.loop
         scratch = engine.scratch

@@ -354,12 +354,13 @@ class Supervisor:
         if worker.channel in self._selector.get_map():
             self._selector.unregister(worker.channel)
         words = worker.last_words()
+        why = f": {words}" if words else ""
         fate = f"{worker} ended with status {code}"
         if code < 0:
             fate = f"{worker} was killed by {signal_name(-code)}"
         if worker.generation is self._candidate:
             status = ExitStatus.CONFIGURATION if code == ExitStatus.CONFIGURATION else ExitStatus.FAILED_START
-            self._undo(worker.generation, words or f"{fate} before all workers were ready", status)
+            self._undo(worker.generation, f"{fate} before all workers were ready{why}", status)
         elif worker.generation is self._current and not self._stopping:
             self._log.error(fate)
             recent = time.monotonic() - worker.started < self._timing.settled
