@@ -142,14 +142,14 @@ class SyslogSink:
             return  # gone again within the same moment: the next line tries anew
 
     def _connect(self) -> bool:
-        """Connect, at most once a second; inside a jail without /dev/log this cannot succeed."""
+        """Connect, but not within a second of a failure: in a jail without /dev/log this cannot succeed."""
         now = time.monotonic()
         if now < self._next_attempt:
             return False
-        self._next_attempt = now + _RECONNECT_PAUSE
         try:
             self._socket.connect(SYSLOG_PATH)
         except OSError:
+            self._next_attempt = now + _RECONNECT_PAUSE
             return False
         return True
 
