@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -22,18 +23,20 @@ PIDFD_GETFD = 438
 
 def sockets_of(pids: list[int]) -> list[socket.socket]:
     """Duplicates of the TCP sockets that these processes hold; skips the test where that is forbidden."""
-    found = []
+    found: list[socket.socket] = []
     libc = ctypes.CDLL(None, use_errno=True)
-    for pid in pids:
-        handle = os.pidfd_open(pid)
-        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - names are all that is needed
-            if not os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):  # noqa: PTH115
-                continue
-            descriptor = libc.syscall(PIDFD_GETFD, handle, int(name), 0)
-            if descriptor < 0:
-                pytest.skip(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
-            found.append(socket.socket(fileno=descriptor))
-        os.close(handle)
+    with contextlib.ExitStack() as handles, contextlib.ExitStack() as undo:
+        for pid in pids:
+            handle = os.pidfd_open(pid)
+            handles.callback(os.close, handle)
+            for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - names are all that is needed
+                if not os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):  # noqa: PTH115
+                    continue
+                descriptor = libc.syscall(PIDFD_GETFD, handle, int(name), 0)
+                if descriptor < 0:
+                    pytest.skip(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+                found.append(undo.enter_context(socket.socket(fileno=descriptor)))
+        undo.pop_all()
     return found
 
 
