@@ -21,6 +21,7 @@ from culvert.tls.credentials import Credentials, PassPhrases
 from culvert.tls.engine import Engine, Scratch
 from culvert.tls.failure import TlsError, take_errors
 from culvert.tls.names import Identities
+from culvert.tls.rules import Rules
 from culvert.tls.sessions import SessionCache
 from culvert.tls.verify import Finding, Outcome, Pins, Verification, Verifier
 
@@ -48,6 +49,7 @@ class TlsContext:
         self.credentials = credentials_module.load(service, phrases)
         if self.credentials is not None:
             self._use(self.credentials)
+        self.rules = Rules(service.allow)
         self._verifications: dict[int, Verification] = {}
         self._verifier = self._build_verifier()
         self.sessions = SessionCache(service.session_cache_size, service.session_cache_timeout)
@@ -79,9 +81,13 @@ class TlsContext:
 
         A resumed session stands for the verification of the connection that made it.
         """
-        if self._verifier is None or not self._verifier.policy.require or engine.resumed:
+        if self._verifier is None or not self._verifier.policy.require:
             return
         verification = self.verification(engine)
+        if engine.resumed and verification is not None:
+            if not self._verifier.recall(verification, engine.peer_certificate()):
+                raise TlsError("no allow rule lets the peer of the resumed session pass")
+            return
         if verification is None or not verification.passed:
             raise TlsError("peer did not return a certificate")
 
@@ -165,7 +171,7 @@ class TlsContext:
         if service.ca_file is not None and not service.client:
             self._context.load_client_ca(str(Path(service.ca_file)).encode())
         identities = self._identities()
-        verifier = Verifier(service.verify, identities, Pins(list(trusted), service.ca_path))
+        verifier = Verifier(service.verify, identities, Pins(list(trusted), service.ca_path), self.rules)
         self._install(verifier)
         return verifier
 
