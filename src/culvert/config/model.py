@@ -182,6 +182,8 @@ class Service:
     version_min: TlsVersion
     version_max: TlsVersion
     renegotiation: bool
+    alpn: tuple[str, ...]
+    """Application protocols to offer (client) or to choose from (server), the preferred one first."""
     sni: str | None
     """Client: the server name to send; empty sends none; None sends the target's host name."""
     session_resume: bool

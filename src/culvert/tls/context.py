@@ -15,6 +15,7 @@ from OpenSSL import SSL
 
 from culvert.config.model import Service
 from culvert.errors import ConfigurationError
+from culvert.tls import alpn
 from culvert.tls import credentials as credentials_module
 from culvert.tls._openssl import context_pointer, ffi, lib
 from culvert.tls.credentials import Credentials, PassPhrases
@@ -46,6 +47,7 @@ class TlsContext:
         self._set_versions_and_options()
         self._set_ciphers()
         self._set_sessions()
+        self._negotiate_protocols()
         self.credentials = credentials_module.load(service, phrases)
         if self.credentials is not None:
             self._use(self.credentials)
@@ -134,6 +136,13 @@ class TlsContext:
             _check(lib.SSL_CTX_set_ciphersuites(self._pointer, service.ciphersuites.encode()))
         with self._refusing("curves", service.curves):
             _check(lib.SSL_CTX_set1_curves_list(self._pointer, service.curves.encode()))
+
+    def _negotiate_protocols(self) -> None:
+        protocols = self._service.alpn
+        if protocols and self._service.client:
+            alpn.offer(self._pointer, protocols)
+        elif protocols:
+            self._alpn_callback = alpn.answer(self._pointer, protocols)
 
     def _set_sessions(self) -> None:
         service = self._service
