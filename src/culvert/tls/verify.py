@@ -23,7 +23,8 @@ from culvert.tls._openssl import certificate_der, lib, text
 from culvert.tls.names import Identities, subject
 from culvert.tls.rules import Rules, described
 
-# X509_V_ERR numbers (X509_STORE_CTX_get_error(3)): they choose the alert that the peer gets.
+# X509_V_ERR numbers (X509_STORE_CTX_get_error(3)): they choose the alert that the peer gets, bad_certificate
+# for both of these. There is none that OpenSSL makes access_denied of (RFC 8446, 6.2).
 _CERT_REJECTED = 28
 _HOSTNAME_MISMATCH = 62
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from culvert.config import AllowKind, AllowRule, Service
+from culvert.config.identities import ALLOW_FORMS
+from culvert.config.values import BadValue
 
 from .reading import SERVER, errors, service
 
@@ -104,3 +108,15 @@ def test_rules_stand_in_the_order_of_the_file() -> None:
 def test_a_rule_is_shown_as_it_is_written() -> None:
     (rule,) = of("allowDNS = *.Example.com").allow
     assert str(rule) == "allowDNS = *.Example.com"
+
+
+@given(st.sampled_from(AllowKind), st.one_of(st.text(), st.text(st.sampled_from("aB0*.:/@%-_=+ é#"))))
+def test_any_text_gives_one_form_or_one_error(kind: AllowKind, text: str) -> None:
+    parse = ALLOW_FORMS[kind].parse
+    try:
+        rule = parse(text)
+    except BadValue:
+        return
+    assert (rule.kind, rule.written) == (kind, text)
+    assert rule.value.isprintable()
+    assert parse(rule.value).value == rule.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from culvert import config
 from culvert.config import VerifyPolicy
 
 from .reading import CLIENT, SERVER, errors, findings, service
@@ -75,8 +76,11 @@ def test_the_same_rule_twice() -> None:
 
 
 def test_rules_above_the_sections_are_every_services() -> None:
-    found = service(f"{SERVER}{TRUST}verifyChain = yes\nallowCN = a")
-    assert [str(rule) for rule in found.allow] == ["allowCN = a"]
+    other = CLIENT.replace("accept = 1", "accept = 3")
+    text = f"{TRUST}verifyChain = yes\nallowCN = a\n[one]\n{SERVER}allowCN = b\n[two]\n{other}"
+    one, two = config.loads(text, "test.conf").services
+    assert [str(rule) for rule in one.allow] == ["allowCN = a", "allowCN = b"]
+    assert [str(rule) for rule in two.allow] == ["allowCN = a"]
 
 
 def test_a_faulty_rule_has_its_own_error_alone() -> None:
