@@ -158,7 +158,7 @@ class Connection:
         remote, endpoint = await self._open_remote(program=False)
         if self._shared.config.client:
             await self._connect_tls(remote, endpoint)
-            return await self._carry(remote, self._start_program({}))
+            return await self._carry(remote, self._start_program(self._protocol_variables()))
         program = self._start_program({})
         await self._accept_tls(program)
         return await self._carry(program, remote)
@@ -201,7 +201,11 @@ class Connection:
             leaf = x509.load_der_x509_certificate(certificate)
             variables["SSL_CLIENT_DN"] = subject(leaf)
             variables["SSL_CLIENT_I_DN"] = issuer(leaf)
-        return variables
+        return variables | self._protocol_variables()
+
+    def _protocol_variables(self) -> dict[str, str]:
+        protocol = self._engine.protocol if self._engine is not None else None
+        return {} if protocol is None else {"SSL_ALPN_PROTOCOL": protocol}
 
     # --- TLS ---
 
@@ -245,6 +249,8 @@ class Connection:
                 f"{engine.version} ciphersuite: {cipher} ({bits}-bit encryption), "
                 f"group: {engine.group or 'none'}"
             )
+            if shared.config.alpn:
+                self.log.info(f"ALPN: {engine.protocol or 'no protocol'} negotiated")
 
     def _handshake_fault(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

@@ -129,10 +129,15 @@ class Authority:
         hosts: Sequence[str] = ("localhost",),
         addresses: Sequence[str] = ("127.0.0.1", "::1"),
         emails: Sequence[str] = (),
+        uris: Sequence[str] = (),
         days: int = 60,
         self_signed: bool = False,
+        folder: Path | None = None,
     ) -> Leaf:
-        """A certificate for `name`, and for loopback if nothing else is said; negative `days`: expired."""
+        """A certificate for `name`, and for loopback if nothing else is said; negative `days`: expired.
+
+        Its files are called by its name, in the authority's folder or in another.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         builder = (
@@ -148,11 +153,12 @@ class Authority:
         alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
         alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         alternatives += [x509.RFC822Name(email) for email in emails]
+        alternatives += [x509.UniformResourceIdentifier(uri) for uri in uris]
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         certificate = builder.sign(key if self_signed else self._key, hashes.SHA256())
         intermediates = (self.certificate,) if self._issuer and not self_signed else ()
-        return Leaf(name.replace(" ", "-"), self._folder, certificate, key, intermediates)
+        return Leaf(name.replace(" ", "-"), folder or self._folder, certificate, key, intermediates)
 
 
 class Certificates:

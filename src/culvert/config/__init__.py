@@ -3,6 +3,8 @@
 from culvert.config.lexer import MAX_BYTES
 from culvert.config.loader import load, loads
 from culvert.config.model import (
+    AllowKind,
+    AllowRule,
     Configuration,
     Debug,
     Failover,
@@ -24,6 +26,8 @@ __all__ = [
     "OPTIONS",
     "SOCKET_OPTIONS",
     "TLS_OPTIONS",
+    "AllowKind",
+    "AllowRule",
     "Availability",
     "Configuration",
     "Debug",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from culvert.config.draft import Draft
-from culvert.config.model import Failover, SocketOption, TlsVersion, VerifyPolicy
+from culvert.config.draft import Draft, Entry
+from culvert.config.model import AllowKind, Failover, SocketOption, TlsVersion, VerifyPolicy
 from culvert.config.options import named
 
 OLDEST = TlsVersion.TLS1
@@ -24,6 +24,7 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "exec_args": draft.value("execArgs") or ((program,) if program else ()),
         "failover": Failover.PRIO if draft.value("delay") else draft.value("failover"),
         "verify": verify_policy(draft),
+        "allow": tuple(entry.value for entry in allow_entries(draft)),
         "sni": draft.value("sni")[-1] if draft.value("sni") else None,
         "version_min": max(oldest, OLDEST),
         "version_max": newest,
@@ -34,7 +35,10 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
 
 
 def verify_policy(draft: Draft) -> VerifyPolicy:
-    """What is asked of the peer's certificate: the new options, over the old `verify` where both are set."""
+    """What is asked of the peer's certificate: the new options, over the old `verify` where both are set.
+
+    Rules on identity ask for a certificate by themselves: a peer without one has none that could pass.
+    """
     level = draft.value("verify")
     chain, peer, require = (draft.value(name) for name in ("verifyChain", "verifyPeer", "requireCert"))
     if chain is None:
@@ -42,14 +46,21 @@ def verify_policy(draft: Draft) -> VerifyPolicy:
     if peer is None:
         peer = level in (3, 4)
     if require is None:
-        require = (chain or peer) and not _only_if_present(draft)
+        require = (chain or peer) and not only_if_present(draft)
+    require = require or bool(allow_entries(draft))
     request = chain or peer or require or level is not None
     return VerifyPolicy(request=request, require=require, chain=chain, peer=peer)
 
 
-def _only_if_present(draft: Draft) -> bool:
+def only_if_present(draft: Draft) -> bool:
     """Whether `verify = 1` stands alone: the new options require a certificate by themselves."""
     return draft.value("verify") == 1 and not draft.value("verifyChain") and not draft.value("verifyPeer")
+
+
+def allow_entries(draft: Draft, *kinds: AllowKind) -> list[Entry]:
+    """The rules on identity of these kinds, or of all, in the order of the file."""
+    entries = [entry for kind in kinds or AllowKind for entry in draft.entries(kind.value)]
+    return sorted(entries, key=lambda entry: entry.rank)
 
 
 def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:

@@ -77,6 +77,35 @@ class VerifyPolicy:
     peer: bool
 
 
+class AllowKind(enum.Enum):
+    """What a rule on identity looks at; the value is the option's name."""
+
+    CN = "allowCN"
+    OU = "allowOU"
+    DNS = "allowDNS"
+    URI = "allowURI"
+    EMAIL = "allowEmail"
+    IP = "allowIP"
+    SPKI = "allowSPKI"
+    PSK = "allowPSK"
+
+
+@dataclass(frozen=True, slots=True)
+class AllowRule:
+    """One rule on who may pass, as `config.identities` reads it.
+
+    `value` is what is compared: a DNS name is in lower case and ASCII, an address or network as `ipaddress`
+    writes it, a pin 64 hexadecimal digits. `written` is the file's own text, for the log.
+    """
+
+    kind: AllowKind
+    value: str
+    written: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} = {self.written}"
+
+
 @dataclass(frozen=True, slots=True)
 class SocketOption:
     """One `socket = a|l|r:NAME=VALUE`.
@@ -141,6 +170,8 @@ class Service:
     check_host: tuple[str, ...]
     check_ip: tuple[str, ...]
     check_email: tuple[str, ...]
+    allow: tuple[AllowRule, ...]
+    """Who may pass, in the order of the file; without a rule, whoever passes verification."""
     ciphers: str
     ciphersuites: str
     curves: str
@@ -151,6 +182,8 @@ class Service:
     version_min: TlsVersion
     version_max: TlsVersion
     renegotiation: bool
+    alpn: tuple[str, ...]
+    """Application protocols to offer (client) or to choose from (server), the preferred one first."""
     sni: str | None
     """Client: the server name to send; empty sends none; None sends the target's host name."""
     session_resume: bool

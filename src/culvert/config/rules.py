@@ -12,11 +12,13 @@ from culvert.address import Address, HostPort, UnixPath
 from culvert.config.derived import OLDEST, verify_policy, versions
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
-from culvert.config.model import Failover, TlsVersion
+from culvert.config.identity_rules import check_identity_rules
+from culvert.config.model import AllowKind, Failover, TlsVersion
 from culvert.config.tls_options import TLS_OPTIONS
 from culvert.config.values import VERSIONS
 
 _SUBJECT_CHECKS = ("checkHost", "checkIP", "checkEmail")
+_ALLOW_RULES = tuple(kind.value for kind in AllowKind)
 
 _OTHER_SINKS = ("redirect", "transparent", "protocol")
 """Options that can stand in connect's place, and that this version refuses by an error of their own."""
@@ -184,11 +186,11 @@ def _authentication(draft: Draft, findings: Findings) -> None:
     name = draft.name
     asked = draft.where("requireCert", "verify")
     if draft.value("client"):
-        if not policy.chain and not policy.peer:
+        if not policy.chain and not policy.peer and not draft.mentions("allowSPKI"):
             findings.warning(
                 f"Service [{name}] needs authentication to prevent MITM attacks", draft.location, name
             )
-        elif not policy.peer and not any(draft.mentions(check) for check in _SUBJECT_CHECKS):
+        elif not policy.peer and not any(draft.mentions(check) for check in _SUBJECT_CHECKS + _ALLOW_RULES):
             findings.warning(
                 f"Service [{name}] accepts whatever server its CAs have signed for: "
                 'name the right one by "checkHost" or "checkIP"',
@@ -198,7 +200,7 @@ def _authentication(draft: Draft, findings: Findings) -> None:
     elif policy.chain or policy.peer:
         if not policy.require:
             findings.warning(f"Service [{name}] lets in clients that show no certificate", asked, name)
-    elif policy.request:
+    elif policy.request and not any(draft.mentions(rule) for rule in _ALLOW_RULES):
         findings.warning(
             f"Service [{name}] asks its clients for a certificate and verifies none", asked, name
         )
@@ -252,6 +254,7 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (_certificate, _ROLE),
     (_server_names, _ROLE),
     (_verification, _TRUST),
+    (check_identity_rules, _TRUST + _ALLOW_RULES),
     (_authentication, _ROLE + _TRUST),
     (_versions, ("sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),

@@ -15,12 +15,14 @@ from OpenSSL import SSL
 
 from culvert.config.model import Service
 from culvert.errors import ConfigurationError
+from culvert.tls import alpn
 from culvert.tls import credentials as credentials_module
 from culvert.tls._openssl import context_pointer, ffi, lib
 from culvert.tls.credentials import Credentials, PassPhrases
 from culvert.tls.engine import Engine, Scratch
 from culvert.tls.failure import TlsError, take_errors
 from culvert.tls.names import Identities
+from culvert.tls.rules import Rules
 from culvert.tls.sessions import SessionCache
 from culvert.tls.verify import Finding, Outcome, Pins, Verification, Verifier
 
@@ -45,9 +47,11 @@ class TlsContext:
         self._set_versions_and_options()
         self._set_ciphers()
         self._set_sessions()
+        self._negotiate_protocols()
         self.credentials = credentials_module.load(service, phrases)
         if self.credentials is not None:
             self._use(self.credentials)
+        self.rules = Rules(service.allow)
         self._verifications: dict[int, Verification] = {}
         self._verifier = self._build_verifier()
         self.sessions = SessionCache(service.session_cache_size, service.session_cache_timeout)
@@ -79,9 +83,13 @@ class TlsContext:
 
         A resumed session stands for the verification of the connection that made it.
         """
-        if self._verifier is None or not self._verifier.policy.require or engine.resumed:
+        if self._verifier is None or not self._verifier.policy.require:
             return
         verification = self.verification(engine)
+        if engine.resumed and verification is not None:
+            if not self._verifier.recall(verification, engine.peer_certificate()):
+                raise TlsError("no allow rule lets the peer of the resumed session pass")
+            return
         if verification is None or not verification.passed:
             raise TlsError("peer did not return a certificate")
 
@@ -129,6 +137,13 @@ class TlsContext:
         with self._refusing("curves", service.curves):
             _check(lib.SSL_CTX_set1_curves_list(self._pointer, service.curves.encode()))
 
+    def _negotiate_protocols(self) -> None:
+        protocols = self._service.alpn
+        if protocols and self._service.client:
+            alpn.offer(self._pointer, protocols)
+        elif protocols:
+            self._alpn_callback = alpn.answer(self._pointer, protocols)
+
     def _set_sessions(self) -> None:
         service = self._service
         if not service.session_resume:
@@ -165,7 +180,7 @@ class TlsContext:
         if service.ca_file is not None and not service.client:
             self._context.load_client_ca(str(Path(service.ca_file)).encode())
         identities = self._identities()
-        verifier = Verifier(service.verify, identities, Pins(list(trusted), service.ca_path))
+        verifier = Verifier(service.verify, identities, Pins(list(trusted), service.ca_path), self.rules)
         self._install(verifier)
         return verifier
 

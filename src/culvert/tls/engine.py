@@ -210,6 +210,13 @@ class Engine:
         lib.ERR_clear_error()
         return name
 
+    @property
+    def protocol(self) -> str | None:
+        """The application protocol that was negotiated (RFC 7301); None where none was."""
+        name, size = ffi.new("const unsigned char **"), ffi.new("unsigned int *")
+        lib.SSL_get0_alpn_selected(self._ssl, name, size)
+        return bytes(ffi.buffer(name[0], size[0])).decode("ascii", "replace") if size[0] else None
+
     def peer_certificate(self) -> bytes | None:
         """The peer's certificate in DER; None where it showed none."""
         x509 = lib.SSL_get_peer_certificate(self._ssl)

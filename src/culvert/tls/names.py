@@ -49,11 +49,16 @@ def _attribute(attribute: x509.NameAttribute[str | bytes]) -> str:
     short = text(lib.OBJ_nid2sn(number)) if number else attribute.oid.dotted_string
     if not isinstance(attribute.value, str):
         return f"{short}=#{attribute.value.hex().upper()}"
-    value = attribute.value.replace("\\", "\\\\").replace('"', '\\"')
+    return f"{short}={quoted(attribute.value)}"
+
+
+def quoted(value: str) -> str:
+    """A value of a name as `distinguished_name` shows it."""
+    value = value.replace("\\", "\\\\").replace('"', '\\"')
     value = _CONTROL.sub(lambda match: f"\\{ord(match[0]):02X}", value)
     if _QUOTED.intersection(value) or value.startswith(("#", " ")) or value.endswith(" "):
         value = f'"{value}"'
-    return f"{short}={value}"
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class Identities:
 
     def match(self, certificate: x509.Certificate) -> bool:
         """Whether the certificate names one of them."""
-        alternative = _alternative_names(certificate)
+        alternative = alternative_names(certificate)
         return (
             self._host_matches(certificate, alternative)
             or any(address in self.addresses for address in alternative.get_values_for_type(x509.IPAddress))
@@ -144,7 +149,11 @@ def _mailbox(email: str) -> str:
     return f"{local}@{domain.lower()}"
 
 
-def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+def alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+    """The subjectAltName extension, empty where there is none.
+
+    Raises ValueError, DuplicateExtension or UnsupportedGeneralNameType where it cannot be read.
+    """
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

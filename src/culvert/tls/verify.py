@@ -21,8 +21,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from culvert.config.model import VerifyPolicy
 from culvert.tls._openssl import certificate_der, lib, text
 from culvert.tls.names import Identities, subject
+from culvert.tls.rules import Rules, described
 
-# X509_V_ERR numbers (X509_STORE_CTX_get_error(3)): they choose the alert that the peer gets.
+# X509_V_ERR numbers (X509_STORE_CTX_get_error(3)): they choose the alert that the peer gets, bad_certificate
+# for both of these. There is none that OpenSSL makes access_denied of (RFC 8446, 6.2).
 _CERT_REJECTED = 28
 _HOSTNAME_MISMATCH = 62
 
@@ -88,8 +90,9 @@ class Pins:
 class Verifier:
     """The verification that one service asks for. It is the same for all of its connections."""
 
-    def __init__(self, policy: VerifyPolicy, identities: Identities, pins: Pins) -> None:
+    def __init__(self, policy: VerifyPolicy, identities: Identities, pins: Pins, rules: Rules) -> None:
         self.policy = policy
+        self._rules = rules
         self._identities = identities
         self._pins = pins
 
@@ -103,7 +106,8 @@ class Verifier:
             return int(self._tolerates(verification, store, depth, name))
         if depth > 0:
             return 1
-        fault = self._leaf_fault(certificate, lib.X509_NAME_hash(lib.X509_get_subject_name(current)))
+        name_hash = lib.X509_NAME_hash(lib.X509_get_subject_name(current))
+        fault = self._leaf_fault(verification, certificate, name_hash)
         if fault is not None:
             verification.passed = False
             lib.X509_STORE_CTX_set_error(store, fault[0])
@@ -116,15 +120,32 @@ class Verifier:
             )
         return 1
 
+    def recall(self, verification: Verification, certificate: bytes | None) -> bool:
+        """Whether the peer of a resumed session may pass, by the certificate that the session remembers.
+
+        Chain, pin and subject were judged when the session was made, and that verdict stands. The rules on
+        identity are asked again, for the log must say of every connection by which of them it was let in.
+        """
+        if not self._rules:
+            return True
+        if certificate is None:
+            return False
+        fault = self._identity_fault(verification, x509.load_der_x509_certificate(certificate))
+        if fault is not None:
+            verification.findings.append(Finding(Outcome.REJECTED, f"CERT: {fault}"))
+        return fault is None
+
     def _tolerates(self, verification: Verification, store: Any, depth: int, name: str) -> bool:
         """Whether a fault that OpenSSL found does not matter to this policy.
 
-        A pinned leaf needs no path to an issuer; it must still be in its time and of the right purpose.
+        A pinned leaf needs no path to an issuer, nor does one whose key is pinned (allowSPKI, the one rule on
+        certificates that needs no chain); it must still be in its time and of the right purpose.
         """
         error = lib.X509_STORE_CTX_get_error(store)
         reason = text(lib.X509_verify_cert_error_string(error))
         of_path = depth > 0 or error in _PATH_FAULTS
-        if self.policy.chain or (self.policy.peer and not of_path):
+        pinned = self.policy.peer or bool(self._rules)
+        if self.policy.chain or (pinned and not of_path):
             self._reject(verification, f"Verification error: {reason}", depth, name)
             return False
         verification.findings.append(
@@ -132,11 +153,24 @@ class Verifier:
         )
         return True
 
-    def _leaf_fault(self, leaf: x509.Certificate, subject_hash: int) -> tuple[int, str] | None:
+    def _leaf_fault(
+        self, verification: Verification, leaf: x509.Certificate, subject_hash: int
+    ) -> tuple[int, str] | None:
         if self.policy.peer and not self._pins.holds(leaf, subject_hash):
             return _CERT_REJECTED, "The certificate itself is not in CAfile or CApath"
         if self._identities and not self._identities.match(leaf):
             return _HOSTNAME_MISMATCH, "No checkHost, checkIP or checkEmail matches the certificate"
+        fault = self._identity_fault(verification, leaf)
+        return (_CERT_REJECTED, fault) if fault is not None else None
+
+    def _identity_fault(self, verification: Verification, leaf: x509.Certificate) -> str | None:
+        if not self._rules:
+            return None
+        passed = self._rules.judge(leaf)
+        if passed is None:
+            return f"No allow rule matches the peer's identities: {described(leaf)}"
+        if not verification.passed:
+            verification.findings.append(Finding(Outcome.ACCEPTED, str(passed)))
         return None
 
     @staticmethod

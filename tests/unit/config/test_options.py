@@ -25,12 +25,16 @@ SERVICE = """
     socket stack TIMEOUTbusy TIMEOUTclose TIMEOUTconnect TIMEOUTidle TIMEOUTocsp
 """
 
-OWN = "include workers"
-"""What is no row of the reference: `include` is syntax there, and `workers` is Culvert's."""
+OWN = """
+    include workers alpn
+    allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
+"""
+"""What is no row of the reference: `include` is syntax there, and the others are Culvert's."""
 
 REPEATABLE = """
     connect checkHost checkIP checkEmail options config socket sni OCSPflag setEnv CAengine protocolHeader
     include provider providerParameter
+    allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """
 
 DERIVED = {"name", "location", "locations"}

@@ -129,3 +129,23 @@ def test_an_engine_without_a_session_leaves_the_cache_as_it_is(authority: Author
     fresh: Engine = client.engine(Scratch())
     cache.remember(TARGET, fresh, 0.0)
     assert resumed(connect(client, server, cache))
+
+
+@VERSIONS
+def test_a_session_lets_nobody_pass_whom_the_rules_do_not(authority: Authority, version: str) -> None:
+    """A session is judged by the rules of the connection that takes it up, not of the one that made it."""
+    verified = (version, authority.trust, "verifyChain = yes")
+    server, cache = context(version, authority.server_cert), SessionCache(10, 300)
+    before = connect(context(*verified, "allowDNS = server.test", client=True), server, cache)
+    assert not resumed(before)
+    for rule, accepted in (("allowDNS = server.test", True), ("allowDNS = other.example", False)):
+        pair = Pair(context(*verified, rule, client=True), server)
+        cache.offer(TARGET, pair.client.engine, 0.0)
+        pair.shake_hands()
+        assert pair.client.engine.resumed
+        assert (pair.client.failure is None) is accepted
+        assert pair.client.findings[-1].text.startswith(
+            "Identity accepted by allowDNS = server.test" if accepted else "CERT: No allow rule matches"
+        )
+        if accepted:
+            pair.close()

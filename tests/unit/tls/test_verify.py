@@ -5,12 +5,14 @@ Each case was compared with Debian's stunnel 5.68, which decides the same.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID
 
 from culvert.tls._openssl import ffi, lib
@@ -93,9 +95,13 @@ def verified(
     client: bool,
     version: str = TLS13,
 ) -> Pair:
-    """A handshake in which one role, the client's or the server's, verifies what the other shows."""
-    trust = write_trust(folder / "trust.pem", *trusted)
-    verifying = [version, *options, f"CAfile = {trust}"]
+    """A handshake in which one role, the client's or the server's, verifies what the other shows.
+
+    Without anything trusted there is no CAfile.
+    """
+    verifying = [version, *options]
+    if trusted:
+        verifying.append(f"CAfile = {write_trust(folder / 'trust.pem', *trusted)}")
     showing = [version]
     if shown is not None:
         showing.append(f"cert = {write_identity(folder / 'shown.pem', shown.own, *shown.chain)}")
@@ -132,6 +138,29 @@ def test_an_extended_key_usage_for_the_other_role_is_refused(
                 tmp_path, Shown(shown), trusted, f"verify = {level}", client=client, version=version
             )
             assert pair.accepted is expected, (usage, level)
+
+
+@VERSIONS
+@pytest.mark.parametrize("client", [True, False], ids=["of a server", "of a client"])
+def test_a_pinned_key_needs_no_authority_but_time_and_purpose(
+    tmp_path: Path, version: str, client: bool
+) -> None:
+    wrong, right = (CLIENT_ONLY, SERVER_ONLY) if client else (SERVER_ONLY, CLIENT_ONLY)
+    cases = [
+        (certify(common_name("leaf"), right, issuer=ROOT), True),
+        (certify(common_name("self"), right), True),
+        (certify(common_name("leaf"), wrong, issuer=ROOT), False),
+        (certify(common_name("self"), wrong), False),
+        (certify(common_name("old"), right, starts_in=-20, ends_in=-5), False),
+        (certify(common_name("new"), right, starts_in=5), False),
+    ]
+    for shown, expected in cases:
+        key = shown.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        pin = f"allowSPKI = {hashlib.sha256(key).hexdigest()}"
+        pair = verified(tmp_path, Shown(shown), (), pin, client=client, version=version)
+        assert pair.accepted is expected
+        other = f"allowSPKI = {'ab' * 32}"
+        assert not verified(tmp_path, Shown(shown), (), other, client=client, version=version).accepted
 
 
 @VERSIONS

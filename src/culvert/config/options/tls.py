@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from culvert.config.addresses import CONNECT, HOST, IP
+from culvert.config.alpn import PROTOCOLS
 from culvert.config.model import TlsVersion
 from culvert.config.options.option import Availability, Option, Scope
 from culvert.config.tls_options import TLS_OPTION, TlsOption, tls_option
@@ -30,6 +31,14 @@ def _ignored(option: TlsOption) -> str | None:
 
 
 TLS = (
+    Option(
+        "alpn",
+        Scope.SERVICE,
+        PROTOCOLS,
+        "PROTOCOL[,PROTOCOL...] to negotiate by ALPN, the preferred one first",
+        default=(),
+        service_fields=("alpn",),
+    ),
     Option(
         "CAfile",
         Scope.SERVICE,
