@@ -70,7 +70,12 @@ def init(
     ] = None,
     encrypt: Annotated[bool, typer.Option("--encrypt", help="protect its key by a pass phrase")] = False,
 ) -> None:
-    """Make a CA in a new folder."""
+    """Make a CA in a new folder.
+
+    With --permit it can issue for these names alone: example.com and all below it, the addresses
+    10.0.0.0/8, the mailboxes @example.com or @.example.com (of hosts below it), URIs with the host
+    //example.com or //.example.com.
+    """
     if name is not None and not (name.strip() and name.isprintable() and len(name) <= COMMON_NAME_LIMIT):
         raise ConfigurationError.single(
             f"--name takes 1 to {COMMON_NAME_LIMIT} printable characters, not {name!r}"
