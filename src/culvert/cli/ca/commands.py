@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography import x509
 
 from culvert.cli.ca import names as naming
 from culvert.cli.ca.authority import (
@@ -19,6 +20,7 @@ from culvert.cli.ca.authority import (
     Purpose,
     Reason,
     Request,
+    SigningKey,
     generate_key,
 )
 from culvert.cli.ca.constraints import parse_permit
@@ -29,7 +31,7 @@ from culvert.cli.ca.store import Store
 from culvert.cli.console import open_console
 from culvert.cli.faults import printable, say
 from culvert.cli.pass_phrase import Prompt
-from culvert.errors import ConfigurationError
+from culvert.errors import ConfigurationError, Diagnostic, Severity
 from culvert.tls.credentials import PassPhrases
 
 _DAYS_LIMIT = 36500
@@ -96,7 +98,7 @@ def issue(
     *,
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME...", help="DNS name, IP or e-mail address, URI (as spiffe://)"),
+        typer.Argument(metavar="NAME", help="DNS name, IP or e-mail address, URI (as spiffe://)"),
     ],
     folder: Folder = _CA,
     server: Annotated[bool, typer.Option("--server", help="for servers; default: both")] = False,
@@ -110,7 +112,10 @@ def issue(
     bundle: Annotated[bool, typer.Option("--bundle", help="certificate and key in one file")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="renew: overwrite the files")] = False,
 ) -> None:
-    """Issue one certificate for the NAMEs, with a new key: NAME.pem and NAME.key."""
+    """Issue a certificate and its key.
+
+    It is one for all NAMEs; its files are NAME.pem and NAME.key, after the first.
+    """
     parsed = tuple(dict.fromkeys(naming.parse(name) for name in names))
     life = datetime.timedelta(days) if days is not None else None
     request = Request(parsed, _purpose(server=server, client=client), life)
@@ -127,7 +132,7 @@ def issue(
         earlier = [e for e in index.entries if e.names[0] == entry.names[0]]
         store.keep_copy(certificate)
         index.entries.append(entry)
-    delivery.write(certificate, private)
+    _hand_out(delivery, certificate, private)
     _tell_issued(delivery, entry)
     _tell_earlier(earlier)
 
@@ -138,7 +143,10 @@ def revoke(
     folder: Folder = _CA,
     reason: Annotated[Reason, typer.Option(case_sensitive=False)] = Reason.UNSPECIFIED,
 ) -> None:
-    """Revoke a certificate: all that are valid under a NAME, or the one with a SERIAL number."""
+    """Revoke a certificate.
+
+    With a NAME all that are valid under it, with a SERIAL number that one.
+    """
     with Store.open(folder).change() as index:
         revoked = index.revoke(wanted, reason, _now())
     for entry in revoked:
@@ -148,7 +156,10 @@ def revoke(
 
 @ca_app.command()
 def crl(folder: Folder = _CA, days: Days = 30) -> None:
-    """Write the list of revoked certificates, crl.pem: peers refuse all once it is out of date."""
+    """Write the list of revoked certificates.
+
+    Peers that have it refuse every certificate once it is out of date: write and hand out the next before.
+    """
     store = Store.open(folder)
     authority = store.authority(PassPhrases(Prompt()))
     life = datetime.timedelta(days)
@@ -169,7 +180,10 @@ def show(
         Format, typer.Option("--format", help="text for people, json for programs")
     ] = Format.TEXT,
 ) -> None:
-    """Show the CA and what it issued, or all about one certificate."""
+    """Show the CA and what it issued.
+
+    With a NAME or SERIAL number: all about that certificate.
+    """
     store, now = Store.open(folder), _now()
     index = store.index()
     entries = index.entries if wanted is None else index.find(wanted)
@@ -202,6 +216,15 @@ def _purpose(*, server: bool, client: bool) -> Purpose:
     if server == client:
         return Purpose.BOTH
     return Purpose.SERVER if server else Purpose.CLIENT
+
+
+def _hand_out(delivery: Delivery, certificate: x509.Certificate, key: SigningKey) -> None:
+    try:
+        delivery.write(certificate, key)
+    except ConfigurationError as error:
+        serial = serial_text(certificate.serial_number)
+        note = f"The certificate is on record all the same: `culvert ca revoke {serial}` takes it back"
+        raise ConfigurationError([*error.diagnostics, Diagnostic(Severity.NOTE, note)]) from None
 
 
 def _tell_issued(delivery: Delivery, entry: Entry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Delivery:
         """Raise ConfigurationError where `write` could not or must not do its work."""
         if not self.folder.is_dir():
             raise ConfigurationError.single(f"{self.folder} is not a folder that is there")
+        if not os.access(self.folder, os.W_OK):
+            raise ConfigurationError.single(f"{self.folder} cannot be written to")
         # A certificate that was issued for "ca" would take the place of the CA's own files.
         if self.folder.resolve().is_relative_to(ca_folder.resolve()):
             raise ConfigurationError.single(

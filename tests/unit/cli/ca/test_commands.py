@@ -96,6 +96,14 @@ def test_a_certificate_without_a_given_life_ends_with_its_ca(house: Ca) -> None:
     assert shown["certificates"][0]["end"] == shown["ca"]["end"]
 
 
+def test_what_was_issued_but_could_not_be_written_can_be_revoked(house: Ca) -> None:
+    Path("b.example.key").mkdir()
+    first, second = house.run("issue b.example --replace", status=1).errors.splitlines()
+    assert first == "[!] Cannot write b.example.key: Is a directory"
+    command = second.partition("`culvert ca ")[2].partition("`")[0]
+    assert house.run(command).output.startswith("revoked: b.example, ")
+
+
 def test_show_tells_of_the_ca_and_of_each_certificate(house: Ca) -> None:
     house.run("issue old.example --client")
     house.run("revoke old.example --reason superseded")
