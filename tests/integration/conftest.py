@@ -11,6 +11,7 @@ import pytest
 from .certificates import Certificates
 from .harness import Culvert
 from .peers import Peers
+from .terminal import Terminal
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +63,11 @@ def role(request: pytest.FixtureRequest) -> str:
 def version(request: pytest.FixtureRequest) -> str:
     """The TLS version that is spoken."""
     return str(request.param)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    """A terminal that nobody looks at but the test."""
+    terminal = Terminal()
+    yield terminal
+    terminal.close()

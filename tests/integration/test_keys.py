@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from .certificates import Certificates
-from .harness import PATIENCE, Culvert, require
+from .harness import Culvert, require
 from .peers import Peers, TlsPeer, client_context, read_all, server_context
+from .terminal import Terminal
 
 Start = Callable[..., Culvert]
 
@@ -69,37 +66,6 @@ def test_key_and_certificate_that_do_not_match(certificates: Certificates, tmp_p
     daemon.launch()
     assert daemon.wait() == 1
     assert daemon.log.find(rf"culvert\.conf:\d+: .*{certificates.client.key}.*{certificates.server.cert}")
-
-
-class Terminal:
-    """The far end of a pseudoterminal."""
-
-    def __init__(self) -> None:
-        self._master, self.slave = pty.openpty()
-        self.shown = ""
-
-    def answer(self, prompt: str, line: str) -> None:
-        """Waits until `prompt` is shown, then types a line."""
-        already = len(self.shown)
-        deadline = time.monotonic() + PATIENCE
-        while prompt not in self.shown[already:]:
-            assert time.monotonic() < deadline, f"{prompt!r} was not asked: {self.shown!r}"
-            if select.select([self._master], [], [], 0.2)[0]:
-                self.shown += os.read(self._master, 4096).decode()
-        os.write(self._master, f"{line}\n".encode())
-
-    def close(self) -> None:
-        """Closes both ends."""
-        os.close(self._master)
-        os.close(self.slave)
-
-
-@pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    """A terminal that nobody looks at but the test."""
-    terminal = Terminal()
-    yield terminal
-    terminal.close()
 
 
 def protected(certificates: Certificates, form: str) -> tuple[str, str]:

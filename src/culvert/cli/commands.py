@@ -1,4 +1,4 @@
-"""The commands for people, by Typer: check, demo, options, version; and the help on all of them.
+"""The commands for people, by Typer: ca, check, demo, options, version; and the help on all of them.
 
 `dispatch` takes the well-formed calls of `run` and everything under stunnel's name before this module is
 imported. They stand here too for the help, the completion and the messages on a wrong use.
@@ -15,6 +15,7 @@ import typer
 
 from culvert.cli import check as checking
 from culvert.cli import options as listing
+from culvert.cli.ca import ca_app
 from culvert.cli.console import open_console
 from culvert.cli.demo import run_demo
 from culvert.cli.faults import CONFIGURATION_STATUS, say
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(ca_app)
 
 
 class Format(enum.StrEnum):

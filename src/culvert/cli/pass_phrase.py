@@ -19,12 +19,24 @@ class Prompt:
         self.closed = False
 
     def __call__(self, path: str) -> bytes:
+        return self._ask(f"Pass phrase for {path}: ")
+
+    def choose(self, path: str) -> bytes:
+        """A new pass phrase for a file, typed twice. Raises OSError also where it is empty or differs."""
+        phrase = self._ask(f"New pass phrase for {path}: ")
+        if not phrase:
+            raise OSError("an empty pass phrase protects nothing")
+        if self._ask("The same once more: ") != phrase:
+            raise OSError("the two pass phrases differ")
+        return phrase
+
+    def _ask(self, prompt: str) -> bytes:
         if self.closed:
             raise OSError("a pass phrase is asked for at the start only")
         if not _has_terminal():
             raise OSError("there is no terminal to ask for its pass phrase on")
         try:
-            return getpass.getpass(f"Pass phrase for {path}: ").encode()
+            return getpass.getpass(prompt).encode()
         except EOFError:
             raise OSError("no pass phrase was given") from None
         except UnicodeDecodeError:

@@ -79,7 +79,7 @@ def test_wrong_use_is_told_apart_from_a_wrong_configuration(arguments: list[str]
 def test_help_names_every_command() -> None:
     result = culvert("--help")
     assert result.returncode == 0
-    for command in ("check", "demo", "options", "run", "stunnel", "version"):
+    for command in ("ca", "check", "demo", "options", "run", "stunnel", "version"):
         assert f"\n  {command} " in result.stdout
 
 

@@ -111,7 +111,7 @@ class _Demo:
         signer.write_certificate(self._folder / "ca.pem")
         Authority("A CA that did not sign").write_certificate(self._folder / "stranger.pem")
         certificate = self._folder / "server.pem"
-        signer.issue(certificate, "Culvert demo server", ["localhost"], ["127.0.0.1"])
+        signer.issue(certificate, "Culvert demo server", ["localhost", "127.0.0.1"])
         self._narrator.say(f"A throw-away CA, {signer.name!r}, signed a certificate for both servers.")
         return certificate
 
