@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from culvert.config.draft import Draft
-from culvert.config.model import Failover, SocketOption, TlsVersion, VerifyPolicy
+from culvert.config.model import Failover, OcspPolicy, SocketOption, TlsVersion, VerifyPolicy
 from culvert.config.options import named
 
 OLDEST = TlsVersion.TLS1
@@ -24,6 +24,7 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "exec_args": draft.value("execArgs") or ((program,) if program else ()),
         "failover": Failover.PRIO if draft.value("delay") else draft.value("failover"),
         "verify": verify_policy(draft),
+        "ocsp": ocsp_policy(draft),
         "sni": draft.value("sni")[-1] if draft.value("sni") else None,
         "version_min": max(oldest, OLDEST),
         "version_max": newest,
@@ -50,6 +51,18 @@ def verify_policy(draft: Draft) -> VerifyPolicy:
 def _only_if_present(draft: Draft) -> bool:
     """Whether `verify = 1` stands alone: the new options require a certificate by themselves."""
     return draft.value("verify") == 1 and not draft.value("verifyChain") and not draft.value("verifyPeer")
+
+
+def ocsp_policy(draft: Draft) -> OcspPolicy:
+    """How revocation is looked into by OCSP."""
+    return OcspPolicy(
+        url=draft.value("OCSP"),
+        aia=draft.value("OCSPaia"),
+        flags=draft.value("OCSPflag"),
+        nonce=draft.value("OCSPnonce"),
+        require=draft.value("OCSPrequire"),
+        timeout=draft.value("TIMEOUTocsp"),
+    )
 
 
 def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:
