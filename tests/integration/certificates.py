@@ -122,6 +122,11 @@ class Authority:
         self.cert = folder / f"{name.replace(' ', '-')}.crt"
         self.cert.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
+    @property
+    def private_key(self) -> ec.EllipticCurvePrivateKey:
+        """What the authority signs with."""
+        return self._key
+
     def leaf(
         self,
         name: str,
@@ -131,6 +136,7 @@ class Authority:
         emails: Sequence[str] = (),
         days: int = 60,
         self_signed: bool = False,
+        extensions: Sequence[x509.ExtensionType] = (),
     ) -> Leaf:
         """A certificate for `name`, and for loopback if nothing else is said; negative `days`: expired."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -150,6 +156,8 @@ class Authority:
         alternatives += [x509.RFC822Name(email) for email in emails]
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
         certificate = builder.sign(key if self_signed else self._key, hashes.SHA256())
         intermediates = (self.certificate,) if self._issuer and not self_signed else ()
         return Leaf(name.replace(" ", "-"), self._folder, certificate, key, intermediates)
