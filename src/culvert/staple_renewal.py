@@ -15,13 +15,17 @@ from culvert.responder import ResponderClient, usable
 from culvert.tls import ocsp
 from culvert.tls.context import TlsContext
 from culvert.tls.issuers import Issuers
-from culvert.tls.ocsp import Answer, Doubt, Inquiry, OcspError, SignerRules
+from culvert.tls.ocsp import Doubt, Inquiry, OcspError, SignerRules
+from culvert.tls.stapling import Staple
 
 FIRST_PAUSE = 10.0
 """Seconds until a responder that failed is asked again; the pause doubles each time."""
 
 LAST_PAUSE = 3600.0
 """The longest pause after a failure, in seconds."""
+
+SHORTEST_PAUSE = 2.0
+"""The shortest pause before a renewal, in seconds: a responder may name any end."""
 
 LONGEST_LIFE = 2 * 86400.0
 """Seconds after which an answer is renewed at half of that even if it holds for longer."""
@@ -43,7 +47,7 @@ class StapleRenewal:
         self._log = log
         self._urls: Sequence[HttpUrl] = ()
         self._inquiry: Inquiry | None = None
-        self._until = datetime.min.replace(tzinfo=UTC)
+        self._expiry: asyncio.TimerHandle | None = None
         if context.credentials is not None and self._staple is not None:
             self._prepare(service, context.credentials.chain, context.trusted)
 
@@ -77,22 +81,19 @@ class StapleRenewal:
         """Fetch and renew without end."""
         failures = 0
         while True:
-            now = datetime.now(UTC)
             try:
-                answer = await self._fetch()
+                life = await self._fetch()
             except OcspError as error:
                 pause = min(FIRST_PAUSE * 2 ** min(failures, 16), LAST_PAUSE)
                 failures += 1
                 self._log.warning(f"OCSP stapling: {error}; the next attempt is in {pause:.0f} s")
             else:
                 failures = 0
-                self._until = answer.until
-                life = (answer.until - now).total_seconds()
-                pause = max(min(life, LONGEST_LIFE) / 2, FIRST_PAUSE)
-            await self._rest(pause)
+                pause = max(min(life, LONGEST_LIFE) / 2, SHORTEST_PAUSE)
+            await asyncio.sleep(pause)
 
-    async def _fetch(self) -> Answer:
-        """A new staple, put into use. Raises OcspError where no responder gives one."""
+    async def _fetch(self) -> float:
+        """Put a new staple into use; for how many seconds it holds. Raises OcspError where there is none."""
         doubt = OcspError(Doubt.NO_RESPONDER, "nobody is to be asked")
         for url in self._urls:
             try:
@@ -101,22 +102,26 @@ class StapleRenewal:
                 doubt = error
         raise doubt
 
-    async def _fetch_from(self, url: HttpUrl) -> Answer:
+    async def _fetch_from(self, url: HttpUrl) -> float:
         assert self._inquiry is not None  # noqa: S101  it is not run unless it is `possible`
         assert self._staple is not None  # noqa: S101
         der = await self._client.ask(url, self._inquiry.request(), self._timeout)
-        answer = self._inquiry.judge(der, datetime.now(UTC), self._rules)
-        self._staple.der = der
+        now = datetime.now(UTC)
+        answer = self._inquiry.judge(der, now, self._rules)
+        life = (answer.until - now).total_seconds()
+        self._use(self._staple, der, life)
         self._log.info(f"OCSP stapling: {url} answered, valid until {answer.until:%Y-%m-%d %H:%M:%S} UTC")
         if answer.revoked:
             self._log.error(f"OCSP stapling: the certificate of service [{self._name}] was revoked")
-        return answer
+        return life
 
-    async def _rest(self, pause: float) -> None:
-        """Wait, and on the way give out nothing that holds no longer."""
-        left = (self._until - datetime.now(UTC)).total_seconds()
-        if self._staple is not None and self._staple.der is not None and left < pause:
-            await asyncio.sleep(max(left, 0))
-            self._staple.der = None
-            pause -= max(left, 0)
-        await asyncio.sleep(pause)
+    def _use(self, staple: Staple, der: bytes, seconds: float) -> None:
+        """Give it out for as long as it holds, whatever becomes of its renewal."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        staple.der = der
+        self._expiry = asyncio.get_running_loop().call_later(max(seconds, 0), self._drop, staple)
+
+    @staticmethod
+    def _drop(staple: Staple) -> None:
+        staple.der = None

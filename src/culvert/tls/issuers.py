@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
+import cryptography.hazmat.backends.openssl.backend  # noqa: F401  loaded late, and a jail has none
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
