@@ -48,6 +48,9 @@ class Answers:
         self._limit = limit
         self._answers: OrderedDict[bytes, Answer] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._answers)
+
     def get(self, key: bytes, now: datetime) -> Answer | None:
         answer = self._answers.get(key)
         if answer is not None and answer.until <= now:
@@ -85,13 +88,15 @@ class Revocation:
 
     async def check(self, engine: Engine, log: Channel) -> None:
         """Look into the certificate that the peer showed, if any. Raises RevocationError, after logging."""
-        der = engine.peer_certificate() if self._wanted else None
+        if not self._wanted:
+            return
+        staple = stapling.received(engine) if self._staples_count else None
+        if staple is None and not self._policy.asks and not self._answers:
+            return
+        der = engine.peer_certificate()
         if der is None:
             return
         leaf = x509.load_der_x509_certificate(der)
-        staple = None
-        if self._staples_count:
-            staple = stapling.received(engine)
         try:
             answer = await self._answer(engine, leaf, hashlib.sha256(der).digest(), staple)
         except OcspError as error:

@@ -143,7 +143,7 @@ class TlsContext:
             return
         self._context.set_session_cache_mode(SSL.SESS_CACHE_OFF if service.client else SSL.SESS_CACHE_SERVER)
         self._context.set_timeout(service.session_cache_timeout)
-        if not service.client and service.ocsp.asks:
+        if not service.client and service.ocsp.asks and (service.verify.chain or service.verify.peer):
             # A ticket could go to a worker that has never seen who issued the client's certificate.
             self._context.set_options(_NO_TICKET)
         if not service.client:

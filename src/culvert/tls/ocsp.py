@@ -178,7 +178,16 @@ class Inquiry:
 
     def judge(self, der: bytes, now: datetime, rules: SignerRules, nonce: bytes | None = None) -> Answer:
         """What an answer from anywhere proves at `now` (with a time zone). Raises OcspError."""
-        response = _read(der)
+        if len(der) > ANSWER_LIMIT:
+            raise OcspError(Doubt.MALFORMED, f"more than {ANSWER_LIMIT} bytes")
+        try:
+            return self._judged(_read(der), now, rules, nonce)
+        except OcspError:
+            raise
+        except Exception as error:  # cryptography has a class of its own for each kind of broken answer
+            raise OcspError(Doubt.MALFORMED, f"the answer cannot be read: {error}") from None
+
+    def _judged(self, response: _Response, now: datetime, rules: SignerRules, nonce: bytes | None) -> Answer:
         mine = [single for single in response.singles if self._is_for_this(single)]
         if not mine:
             raise OcspError(Doubt.OTHER_CERTIFICATE, "the answer does not speak of this certificate")
@@ -245,18 +254,11 @@ def responders(certificate: x509.Certificate) -> list[str]:
 
 
 def _read(der: bytes) -> _Response:
-    if len(der) > ANSWER_LIMIT:
-        raise OcspError(Doubt.MALFORMED, f"more than {ANSWER_LIMIT} bytes")
-    try:
-        response = ocsp.load_der_ocsp_response(der)
-        status = response.response_status
-        if status is ocsp.OCSPResponseStatus.SUCCESSFUL:
-            return _contents(response)
-    except OcspError:
-        raise
-    except Exception as error:  # cryptography has a class of its own for each kind of broken answer
-        raise OcspError(Doubt.MALFORMED, f"the answer cannot be read: {error}") from None
-    raise OcspError(Doubt.REFUSED, f"the responder says {status.name.replace('_', ' ').lower()}")
+    response = ocsp.load_der_ocsp_response(der)
+    status = response.response_status
+    if status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        raise OcspError(Doubt.REFUSED, f"the responder says {status.name.replace('_', ' ').lower()}")
+    return _contents(response)
 
 
 def _contents(response: ocsp.OCSPResponse) -> _Response:

@@ -244,3 +244,12 @@ def test_the_responders_of_a_certificate_are_bounded_and_each_there_once() -> No
     named = certify(common_name("leaf"), access("http://a/", "http://a/", "ldap://b/", *"cdefgh"), issuer=CA)
     assert ocsp.responders(named.certificate) == ["http://a/", "ldap://b/", "c"]
     assert ocsp.responders(LEAF.certificate) == []
+
+
+@pytest.mark.parametrize(
+    "next_update", [datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC), None]
+)
+def test_the_end_of_time(next_update: datetime.datetime | None) -> None:
+    last = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
+    der = answer(LEAF, CA, this_update=last, next_update=next_update)
+    assert doubt(der) in (Doubt.TIME, Doubt.MALFORMED)
