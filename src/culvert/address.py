@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -31,6 +32,42 @@ class UnixPath:
 
 
 Address = HostPort | UnixPath
+
+URL_LENGTH_LIMIT = 2048
+"""Longest URL in characters: real ones have a few dozen, and a peer's certificate may name any."""
+
+_HTTP_URL = re.compile(
+    r"(?i:http)://(?P<host>[a-z0-9_](?:[a-z0-9_.-]{0,252})|\[[0-9a-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<target>/[!-~]*)?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpUrl:
+    """Where an HTTP request goes: `target` is the path with its query, as the request line has it."""
+
+    host: str
+    port: int
+    target: str
+
+    @classmethod
+    def parse(cls, text: str) -> HttpUrl:
+        """From `http://HOST[:PORT][/PATH]`, without user, fragment or spaces. Raises ValueError."""
+        match = _HTTP_URL.fullmatch(text) if len(text) <= URL_LENGTH_LIMIT else None
+        port = int(match["port"] or 80) if match is not None else 0
+        if match is None or not 0 < port < 65536 or "#" in text:
+            raise ValueError("this is not a URL of the form http://HOST[:PORT][/PATH]")
+        return cls(match["host"].strip("[]"), port, match["target"] or "/")
+
+    @property
+    def authority(self) -> str:
+        """The host as the `Host` header has it (RFC 9110, 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == 80 else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"http://{self.authority}{self.target}"
 
 
 def show(sockaddr: object) -> str:

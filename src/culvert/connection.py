@@ -27,6 +27,7 @@ from culvert.metrics import Counters
 from culvert.readiness import Readiness
 from culvert.relay import End, Limits, Relay, Stream
 from culvert.resolve import InternetAddress
+from culvert.revocation import Revocation, RevocationError
 from culvert.spawn import Program, Programs
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Engine, Scratch
@@ -60,6 +61,7 @@ class Shared:
 
     config: Service
     context: TlsContext
+    revocation: Revocation
     connector: Connector
     programs: Programs
     scratch: Scratch
@@ -238,6 +240,7 @@ class Connection:
             self.log.error(f"{role.call}: {reason}")
             raise TlsError(f"TLS handshake with {peer} failed: {reason}") from None
         self._log_verification(engine)
+        await self._check_revocation(engine, role, peer)
         resumed = engine.resumed
         shared.counters.handshakes += 1
         shared.counters.resumed += resumed
@@ -251,6 +254,17 @@ class Connection:
             )
             if shared.config.alpn:
                 self.log.info(f"ALPN: {engine.protocol or 'no protocol'} negotiated")
+
+    async def _check_revocation(self, engine: Engine, role: _Role, peer: str) -> None:
+        shared = self._shared
+        try:
+            await shared.revocation.check(engine, self.log)
+        except RevocationError as error:
+            shared.counters.handshakes_failed += 1
+            if self._endpoint is not None:
+                shared.context.sessions.forget(self._endpoint.sockaddr)
+            self.log.error(f"{role.call}: {error}")
+            raise TlsError(f"TLS handshake with {peer} failed: {error}") from None
 
     def _handshake_fault(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Counters:
-    """What a service has done in this worker since it started. `ended` counts by the way of the end."""
+    """What a service has done in this worker since it started. `ended` counts by the way of the end, `ocsp`
+    by what was found of peers' certificates: good, revoked, or why that could not be told.
+    """
 
     accepted: int = 0
     handshakes: int = 0
@@ -18,12 +20,18 @@ class Counters:
     sent_to_tls: int = 0
     sent_to_plain: int = 0
     ended: Counter[str] = field(default_factory=Counter)
+    ocsp: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        ends = ", ".join(f"{count} {end}" for end, count in sorted(self.ended.items()))
+        ends, found = _listed(self.ended), _listed(self.ocsp)
         return (
             f"{self.accepted} accepted, {self.handshakes} handshakes ({self.resumed} resumed), "
             f"{self.handshakes_failed} failed, {self.truncated} truncated, "
             f"{self.sent_to_tls} byte(s) sent to TLS, {self.sent_to_plain} byte(s) sent to socket"
             + (f"; ended: {ends}" if ends else "")
+            + (f"; OCSP: {found}" if found else "")
         )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from culvert import sockopt
 from culvert.address import show
@@ -23,7 +24,10 @@ from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.readiness import Readiness
 from culvert.resolve import InternetAddress
+from culvert.responder import ResponderClient
+from culvert.revocation import Revocation
 from culvert.spawn import Programs
+from culvert.staple_renewal import StapleRenewal
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
 from culvert.turn import Turn
@@ -56,6 +60,7 @@ class Surroundings:
     readiness: Readiness
     scratch: Scratch
     programs: Programs
+    responders: ResponderClient
     idents: Iterator[int]
 
 
@@ -69,9 +74,11 @@ class RunningService:
         self._log = log
         self._loop = surroundings.readiness.loop
         self._idents = surroundings.idents
+        config, context, responders = prepared.config, prepared.context, surroundings.responders
         self._shared = Shared(
-            prepared.config,
-            prepared.context,
+            config,
+            context,
+            Revocation(config, context, responders, self.counters),
             Connector(self._loop, prepared.config, prepared.targets),
             surroundings.programs,
             surroundings.scratch,
@@ -79,6 +86,8 @@ class RunningService:
             log,
             self.counters,
         )
+        self._stapling = StapleRenewal(config, context, responders, log)
+        self._renewing: asyncio.Task[None] | None = None
         self._turn = prepared.turn
         self._sockets = prepared.listener.sockets if prepared.listener is not None else ()
         # All sockets of a listener are of the internet or of the Unix family.
@@ -91,6 +100,8 @@ class RunningService:
         """Begin to accept; a service without `accept` begins to run its program."""
         for sock in self._sockets:
             self._loop.add_reader(sock.fileno(), self._acceptable, sock)
+        if self._stapling.possible:
+            self._renewing = self._loop.create_task(self._stapling.run())
         if self._turn is not None:
             self._log.info(f"Starting exec+connect service [{self.config.name}]")
             self._repeating = self._loop.create_task(self._repeat(self._turn))
@@ -99,6 +110,8 @@ class RunningService:
         """Take no new connection, and run no program again. Those that live go on."""
         if not self._stopped.is_set():
             self._stopped.set()
+            if self._renewing is not None:
+                self._renewing.cancel()  # what it has fetched is given out to those who are still to come
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
 
@@ -120,10 +133,11 @@ class RunningService:
         for task in self._tasks():
             task.cancel()
 
-    def _tasks(self) -> list[asyncio.Task[None]]:
-        tasks = list(self.connections)
-        if self._repeating is not None and not self._repeating.done():
-            tasks.append(self._repeating)
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        tasks: list[asyncio.Task[Any]] = [*self.connections, *self._shared.revocation.tasks()]
+        for own in (self._repeating, self._renewing):
+            if own is not None and not own.done():
+                tasks.append(own)
         return tasks
 
     # --- accepting ---

@@ -20,6 +20,7 @@ from culvert.config.model import GlobalOptions
 from culvert.idents import ConnectionNumbers
 from culvert.log import Channel, Log
 from culvert.readiness import Readiness
+from culvert.responder import ResponderClient
 from culvert.service import Prepared, RunningService, Surroundings
 from culvert.spawn import Programs
 from culvert.tls.engine import Scratch
@@ -92,7 +93,13 @@ class Worker:
         log = assignment.log
         self._main = assignment.main
         self._programs = Programs(self._loop, _environment(assignment.options))
-        surroundings = Surroundings(self._readiness, Scratch(), self._programs, iter(assignment.numbers))
+        surroundings = Surroundings(
+            self._readiness,
+            Scratch(),
+            self._programs,
+            ResponderClient(self._loop),
+            iter(assignment.numbers),
+        )
         self._services = [
             RunningService(prepared, surroundings, log.channel(prepared.config.debug, prepared.config.name))
             for prepared in assignment.services

@@ -122,6 +122,11 @@ class Authority:
         self.cert = folder / f"{name.replace(' ', '-')}.crt"
         self.cert.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
+    @property
+    def private_key(self) -> ec.EllipticCurvePrivateKey:
+        """What the authority signs with."""
+        return self._key
+
     def leaf(
         self,
         name: str,
@@ -133,6 +138,7 @@ class Authority:
         days: int = 60,
         self_signed: bool = False,
         folder: Path | None = None,
+        extensions: Sequence[x509.ExtensionType] = (),
     ) -> Leaf:
         """A certificate for `name`, and for loopback if nothing else is said; negative `days`: expired.
 
@@ -156,6 +162,8 @@ class Authority:
         alternatives += [x509.UniformResourceIdentifier(uri) for uri in uris]
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
         certificate = builder.sign(key if self_signed else self._key, hashes.SHA256())
         intermediates = (self.certificate,) if self._issuer and not self_signed else ()
         return Leaf(name.replace(" ", "-"), folder or self._folder, certificate, key, intermediates)

@@ -104,7 +104,6 @@ class TestLines:
             "redirect = 127.0.0.1:80",
             "PSKsecrets = /etc/stunnel/psk.txt",
             "CRLfile = /etc/stunnel/crl.pem",
-            "OCSPaia = yes",
             "libwrap = yes",
             "ident = root",
             "transparent = source",

@@ -12,7 +12,9 @@ import pytest
 from .certificates import Certificates
 from .daemon import Jail, children, needs_root
 from .echo import echo_service, knock
+from .greeters import Greeters, greeting
 from .harness import Culvert
+from .responders import Responder, answer, ok
 
 pytestmark = needs_root
 
@@ -47,3 +49,17 @@ def test_a_name_is_looked_up_for_each_connection(
     knock(daemon.port("named"))
     daemon.await_log(re.escape("Error resolving nowhere.invalid:1"))
     assert not daemon.log.find("fault of culvert")
+
+
+def test_a_responder_is_asked_and_its_answer_judged(
+    culvert: Start, certificates: Certificates, tmp_path: Path, event_loop_environment: dict[str, str]
+) -> None:
+    with Responder() as responder, Greeters({"server": certificates.server}) as greeters:
+        responder.reply = lambda _: ok(answer(certificates.server, certificates.ca))
+        service = (
+            f"[c]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{greeters.ports['server']}\n"
+            f"verifyChain = yes\nCAfile = {certificates.ca.cert}\nOCSP = {responder.url}\n"
+        )
+        daemon = culvert(service, options=jailed(tmp_path), environment=event_loop_environment)
+        assert greeting(daemon.port("c")) == b"I am server"
+        assert not daemon.log.find("fault of culvert")

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from culvert.config.draft import Draft, Entry
-from culvert.config.model import AllowKind, Failover, SocketOption, TlsVersion, VerifyPolicy
+from culvert.config.model import (
+    AllowKind,
+    Failover,
+    OcspPolicy,
+    SocketOption,
+    TlsVersion,
+    VerifyPolicy,
+)
 from culvert.config.options import named
 
 OLDEST = TlsVersion.TLS1
@@ -25,6 +32,7 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "failover": Failover.PRIO if draft.value("delay") else draft.value("failover"),
         "verify": verify_policy(draft),
         "allow": tuple(entry.value for entry in allow_entries(draft)),
+        "ocsp": ocsp_policy(draft),
         "sni": draft.value("sni")[-1] if draft.value("sni") else None,
         "version_min": max(oldest, OLDEST),
         "version_max": newest,
@@ -61,6 +69,18 @@ def allow_entries(draft: Draft, *kinds: AllowKind) -> list[Entry]:
     """The rules on identity of these kinds, or of all, in the order of the file."""
     entries = [entry for kind in kinds or AllowKind for entry in draft.entries(kind.value)]
     return sorted(entries, key=lambda entry: entry.rank)
+
+
+def ocsp_policy(draft: Draft) -> OcspPolicy:
+    """How revocation is looked into by OCSP."""
+    return OcspPolicy(
+        url=draft.value("OCSP"),
+        aia=draft.value("OCSPaia"),
+        flags=draft.value("OCSPflag"),
+        nonce=draft.value("OCSPnonce"),
+        require=draft.value("OCSPrequire"),
+        timeout=draft.value("TIMEOUTocsp"),
+    )
 
 
 def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from culvert.address import Address
+from culvert.address import Address, HttpUrl
 from culvert.errors import Diagnostic, Location
 
 
@@ -107,6 +107,28 @@ class AllowRule:
 
 
 @dataclass(frozen=True, slots=True)
+class OcspPolicy:
+    """How the revocation of certificates is looked into by OCSP (RFC 6960).
+
+    `url` is asked about every peer, and with `aia` those responders that the peer's certificate names.
+    `flags` are OpenSSL's names. Without `require`, no conclusive answer is no fault; `timeout` is in seconds
+    for all responders of one certificate together.
+    """
+
+    url: HttpUrl | None
+    aia: bool
+    flags: tuple[str, ...]
+    nonce: bool
+    require: bool
+    timeout: float
+
+    @property
+    def asks(self) -> bool:
+        """Whether responders are asked about peers."""
+        return self.url is not None or self.aia
+
+
+@dataclass(frozen=True, slots=True)
 class SocketOption:
     """One `socket = a|l|r:NAME=VALUE`.
 
@@ -172,6 +194,7 @@ class Service:
     check_email: tuple[str, ...]
     allow: tuple[AllowRule, ...]
     """Who may pass, in the order of the file; without a rule, whoever passes verification."""
+    ocsp: OcspPolicy
     ciphers: str
     ciphersuites: str
     curves: str

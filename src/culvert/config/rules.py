@@ -180,6 +180,19 @@ def _verification(draft: Draft, findings: Findings) -> None:
             )
 
 
+def _revocation(draft: Draft, findings: Findings) -> None:
+    """OCSP asks about certificates that were verified: about another one it would prove nothing."""
+    policy = verify_policy(draft)
+    if policy.chain or policy.peer:
+        return
+    # A server asks `OCSP` about its own certificate too.
+    for name in ("OCSP", "OCSPaia") if draft.value("client") else ("OCSPaia",):
+        if draft.value(name):
+            findings.error(
+                f'"{name}" needs "verifyChain = yes" or "verifyPeer = yes"', draft.where(name), draft.name
+            )
+
+
 def _authentication(draft: Draft, findings: Findings) -> None:
     """What a peer can get away with."""
     policy = verify_policy(draft)
@@ -255,6 +268,7 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (_server_names, _ROLE),
     (_verification, _TRUST),
     (check_identity_rules, _TRUST + _ALLOW_RULES),
+    (_revocation, (*_ROLE, *_TRUST, "OCSP", "OCSPaia")),
     (_authentication, _ROLE + _TRUST),
     (_versions, ("sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from culvert.address import HttpUrl
 from culvert.config.model import Debug, TlsVersion
 
 E = TypeVar("E", bound=enum.Enum)
@@ -42,6 +43,21 @@ FACILITIES = {
     "ftp": 11,
     **{f"local{number}": 16 + number for number in range(8)},
 }
+
+OCSP_FLAGS = (
+    "NOCASIGN",
+    "NOCERTS",
+    "NOCHAIN",
+    "NODELEGATED",
+    "NOEXPLICIT",
+    "NOINTERN",
+    "NOTIME",
+    "RESPID_KEY",
+    "TRUSTOTHER",
+)
+"""OpenSSL's flags for OCSP answers that can be honoured (OCSP_basic_verify(3))."""
+
+_UNSAFE_OCSP_FLAGS = frozenset({"NOCHECKS", "NOSIGS", "NOVERIFY"})
 
 VERSIONS: dict[str, TlsVersion | None] = {
     "all": None,
@@ -224,10 +240,23 @@ def _key_source(text: str) -> str:
     return _text(text)
 
 
-def _url(text: str) -> str:
-    if re.fullmatch(r"(?i)https?://[^\s/]+\S*", text) is None:
-        raise BadValue()
-    return text
+def _url(text: str) -> HttpUrl:
+    try:
+        return HttpUrl.parse(text)
+    except ValueError:
+        raise BadValue() from None
+
+
+def _ocsp_flag(text: str) -> str:
+    flag = text.upper()
+    if flag in _UNSAFE_OCSP_FLAGS:
+        raise BadValue(
+            "a flag that leaves answers verified (an answer that is not proves nothing)",
+            'set "OCSPrequire = no" to go on without a conclusive answer',
+        )
+    if flag not in OCSP_FLAGS:
+        raise BadValue(hint=meant(flag, OCSP_FLAGS))
+    return flag
 
 
 def _email(text: str) -> str:
@@ -267,7 +296,8 @@ CIPHERS = Form("an OpenSSL cipher list", _text, spaces=True)
 NAMES = Form("names separated by colons", _text)
 ASSIGNMENT = Form("NAME=VALUE", _assignment, spaces=True)
 IDENTITY = Form("a name, or a number up to 4294967294", _identity)
-URL = Form("a URL that starts with http://", _url)
+URL = Form("a URL of the form http://HOST[:PORT][/PATH]", _url)
+OCSP_FLAG = Form(listed(OCSP_FLAGS), _ocsp_flag)
 EMAIL = Form("an e-mail address", _email)
 SNI = Form("a host name or nothing in client mode, SERVICE:PATTERN in server mode", _server_name)
 HEX_KEY = Form("32 or 64 hexadecimal digits", _hex_key)

@@ -15,7 +15,7 @@ from OpenSSL import SSL
 
 from culvert.config.model import Service
 from culvert.errors import ConfigurationError
-from culvert.tls import alpn
+from culvert.tls import alpn, stapling
 from culvert.tls import credentials as credentials_module
 from culvert.tls._openssl import context_pointer, ffi, lib
 from culvert.tls.credentials import Credentials, PassPhrases
@@ -52,6 +52,9 @@ class TlsContext:
         if self.credentials is not None:
             self._use(self.credentials)
         self.rules = Rules(service.allow)
+        self.staple = None if service.client else stapling.Staple(self._pointer)
+        self.trusted: tuple[x509.Certificate, ...] = ()
+        """What CAfile holds."""
         self._verifications: dict[int, Verification] = {}
         self._verifier = self._build_verifier()
         self.sessions = SessionCache(service.session_cache_size, service.session_cache_timeout)
@@ -68,6 +71,8 @@ class TlsContext:
             ssl = ffi.gc(ssl, self._forget)
         if self._service.client:
             lib.SSL_set_connect_state(ssl)
+            if asks_for_staple(self._service):
+                stapling.request(ssl)
             if server_name:
                 _ask_for(ssl, server_name)
         else:
@@ -152,6 +157,9 @@ class TlsContext:
             return
         self._context.set_session_cache_mode(SSL.SESS_CACHE_OFF if service.client else SSL.SESS_CACHE_SERVER)
         self._context.set_timeout(service.session_cache_timeout)
+        if not service.client and service.ocsp.asks and (service.verify.chain or service.verify.peer):
+            # A ticket could go to a worker that has never seen who issued the client's certificate.
+            self._context.set_options(_NO_TICKET)
         if not service.client:
             # Without it OpenSSL refuses to resume a session whose client showed a certificate.
             self._context.set_session_id(service.name.encode()[:32])
@@ -170,17 +178,17 @@ class TlsContext:
         if not service.verify.request:
             self._context.set_verify(SSL.VERIFY_NONE)
             return None
-        trusted: tuple[x509.Certificate, ...] = ()
         if service.ca_file is not None:
             data = credentials_module.read(service, "CAfile", service.ca_file)
-            trusted = credentials_module.certificates(service, "CAfile", service.ca_file, data)
+            self.trusted = credentials_module.certificates(service, "CAfile", service.ca_file, data)
         if service.ca_file is not None or service.ca_path is not None:
             with self._refusing("CAfile", service.ca_file or service.ca_path or ""):
                 self._context.load_verify_locations(service.ca_file, service.ca_path)
         if service.ca_file is not None and not service.client:
             self._context.load_client_ca(str(Path(service.ca_file)).encode())
         identities = self._identities()
-        verifier = Verifier(service.verify, identities, Pins(list(trusted), service.ca_path), self.rules)
+        pins = Pins(list(self.trusted), service.ca_path)
+        verifier = Verifier(service.verify, identities, pins, self.rules)
         self._install(verifier)
         return verifier
 
@@ -227,6 +235,16 @@ class TlsContext:
                 self._service.where(option, "cert"),
                 self._service.name,
             ) from None
+
+
+def asks_for_staple(service: Service) -> bool:
+    """Whether a client wants its server's OCSP answer in the handshake.
+
+    Not where a nonce is to prove that an answer is fresh: a staple has none.
+    """
+    policy = service.ocsp
+    verified = service.verify.chain or service.verify.peer
+    return service.client and verified and not (policy.nonce and policy.asks)
 
 
 def _check(result: int) -> None:

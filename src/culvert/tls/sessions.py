@@ -28,6 +28,10 @@ class SessionCache:
         elif not lib.SSL_set_session(engine.pointer, entry[1]):
             lib.ERR_clear_error()
 
+    def forget(self, target: Hashable) -> None:
+        """Keep nothing of the target: the next handshake with it is a full one."""
+        self._sessions.pop(target, None)
+
     def remember(self, target: Hashable, engine: Engine, now: float) -> None:
         """Keep the connection's session; in TLS 1.3 it comes after the handshake (RFC 8446, 4.6.1)."""
         session = lib.SSL_get1_session(engine.pointer)

@@ -76,6 +76,7 @@ def test_server_that_verifies_nothing_it_asks_for(settings: str) -> None:
             '"verify" is the old form of "verifyChain" and "verifyPeer", which count where both are set',
         ),
         ("delay = yes\ndelay = no", '"delay" is set at test.conf:8 already; this line counts'),
+        ("OCSPflag = NOTIME", 'the flag "NOTIME" is for responders and does nothing here'),
         ("options = NO_SSLv2", 'OpenSSL knows the option "NO_SSLv2" and no longer heeds it'),
     ],
 )
@@ -86,6 +87,18 @@ def test_finding_on_its_line(settings: str, finding: str) -> None:
 
 def test_defaults_that_a_service_has_no_use_for_are_not_its_fault() -> None:
     assert findings("pty = yes\nretry = yes\nkey = a.pem\n[a]\n" + CLIENT + TRUST + "verifyPeer = yes") == []
+
+
+@pytest.mark.parametrize("option", ["OCSP = http://ocsp.example.com", "OCSPaia = yes"])
+def test_nothing_is_asked_about_a_certificate_that_nobody_verifies(option: str) -> None:
+    name = option.partition(" ")[0]
+    assert errors(f"[a]\n{CLIENT}{option}") == [
+        f'5: "{name}" needs "verifyChain = yes" or "verifyPeer = yes"'
+    ]
+
+
+def test_a_server_may_ask_a_responder_about_itself_alone() -> None:
+    assert of_server("OCSP = http://ocsp.example.com") == []
 
 
 def test_faulty_line_does_not_make_others_faulty() -> None:

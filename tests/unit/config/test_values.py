@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from culvert.address import HttpUrl
 from culvert.config import values
 from culvert.config.model import Debug, Foreground, TlsVersion
 from culvert.config.values import BadValue, Form
@@ -45,7 +46,8 @@ LEVEL = values.whole(0, 5, "a level")
         (values.IDENTITY, "0", 0),
         (values.IDENTITY, "4294967294", 4294967294),
         (values.PATH_OR_NONE, "", None),
-        (values.URL, "http://ocsp.example.com", "http://ocsp.example.com"),
+        (values.URL, "http://ocsp.example.com", HttpUrl("ocsp.example.com", 80, "/")),
+        (values.OCSP_FLAG, "trustother", "TRUSTOTHER"),
         (values.HEX_KEY, "00:01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0F", bytes(range(16))),
         (values.SNI, "", ""),
     ],
@@ -88,6 +90,9 @@ def test_accepted(form: Form, text: str, value: Any) -> None:
         (values.KEY_SOURCE, "pkcs11:object=x"),
         (values.EMAIL, "nobody"),
         (values.URL, "ldap://x"),
+        (values.URL, "https://ocsp.example.com"),
+        (values.OCSP_FLAG, "NOSIGS"),
+        (values.OCSP_FLAG, "TRUSTME"),
         (values.HEX_KEY, "00"),
         (values.SNI, "a b"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from culvert.config.options.option import Availability, Option, Scope
-from culvert.config.values import NAME, SECONDS, TEXT, URL, YES_NO, one_of
+from culvert.config.values import NAME, OCSP_FLAG, SECONDS, TEXT, URL, YES_NO, one_of
 
 _PROTOCOLS = one_of(
     "capwin",
@@ -20,20 +20,15 @@ _PROTOCOLS = one_of(
     "socks",
 )
 
-_OCSP_FLAGS = one_of(
-    "NOCERTS",
-    "NOINTERN",
-    "NOSIGS",
-    "NOCHAIN",
-    "NOVERIFY",
-    "NOEXPLICIT",
-    "NOCASIGN",
-    "NODELEGATED",
-    "NOCHECKS",
-    "TRUSTOTHER",
-    "RESPID_KEY",
-    "NOTIME",
-)
+_OCSP_SIGNING_FLAGS = frozenset({"NOCERTS", "NOTIME", "RESPID_KEY"})
+"""Flags for those who make answers: for those who verify them they mean nothing, in OpenSSL either."""
+
+
+def _without_effect(flag: str) -> str | None:
+    return (
+        f'the flag "{flag}" is for responders and does nothing here' if flag in _OCSP_SIGNING_FLAGS else None
+    )
+
 
 NEGOTIATION = (
     Option(
@@ -94,7 +89,7 @@ NEGOTIATION = (
         Scope.SERVICE,
         URL,
         "URL of an OCSP responder",
-        availability=Availability.LATER,
+        service_fields=("ocsp",),
     ),
     Option(
         "OCSPaia",
@@ -102,16 +97,17 @@ NEGOTIATION = (
         YES_NO,
         "yes|no ask the OCSP responders that certificates name",
         default=False,
-        availability=Availability.LATER,
+        service_fields=("ocsp",),
     ),
     Option(
         "OCSPflag",
         Scope.SERVICE,
-        _OCSP_FLAGS,
+        OCSP_FLAG,
         "flag for the verification of OCSP answers",
         repeatable=True,
         default=(),
-        availability=Availability.LATER,
+        service_fields=("ocsp",),
+        remark=_without_effect,
     ),
     Option(
         "OCSPnonce",
@@ -119,7 +115,7 @@ NEGOTIATION = (
         YES_NO,
         "yes|no send and check the OCSP nonce",
         default=False,
-        availability=Availability.LATER,
+        service_fields=("ocsp",),
     ),
     Option(
         "OCSPrequire",
@@ -127,7 +123,7 @@ NEGOTIATION = (
         YES_NO,
         "yes|no refuse a peer whose OCSP status stays unknown",
         default=True,
-        availability=Availability.LATER,
+        service_fields=("ocsp",),
     ),
     Option(
         "TIMEOUTocsp",
@@ -135,6 +131,6 @@ NEGOTIATION = (
         SECONDS,
         "seconds to wait for an OCSP responder",
         default=5.0,
-        availability=Availability.LATER,
+        service_fields=("ocsp",),
     ),
 )
