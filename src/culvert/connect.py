@@ -43,20 +43,21 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What a service connects to, as far as it was resolved before the jail closed.
+    """What a service connects to (`addresses`), as far as it was resolved before the jail closed.
 
-    `endpoints` has, for each `connect` in its order, the addresses found; None for one that is to be
+    `endpoints` has, for each address in its order, the addresses found; None for one that is to be
     resolved at each connection. `sources` has the addresses of `local`.
     """
 
+    addresses: tuple[Address, ...]
     endpoints: tuple[tuple[Endpoint, ...] | None, ...]
     sources: tuple[tuple[int, SocketAddress], ...]
 
 
-def prepare(service: Service, log: Channel) -> Targets:
+def prepare(service: Service, addresses: tuple[Address, ...], log: Channel) -> Targets:
     """Resolve what can be resolved at start; a name that has no answer yet is tried at each connection."""
     endpoints: list[tuple[Endpoint, ...] | None] = []
-    for target in service.connect:
+    for target in addresses:
         try:
             found = None if service.delay and isinstance(target, HostPort) else _resolve(target)
         except OSError as error:
@@ -64,7 +65,7 @@ def prepare(service: Service, log: Channel) -> Targets:
             log.notice(f"Service [{service.name}]: {target} will be resolved at each connection")
             found = None
         endpoints.append(found)
-    return Targets(tuple(endpoints), _sources(service))
+    return Targets(addresses, tuple(endpoints), _sources(service))
 
 
 def _sources(service: Service) -> tuple[tuple[int, SocketAddress], ...]:
@@ -116,7 +117,7 @@ class Connector:
 
     def _in_order(self) -> Iterable[tuple[tuple[Endpoint, ...] | None, Address]]:
         """As written; what has no addresses yet is looked up when it is its turn."""
-        return zip(self._targets.endpoints, self._service.connect, strict=True)
+        return zip(self._targets.endpoints, self._targets.addresses, strict=True)
 
     async def _in_turn(self, log: Channel) -> Iterable[tuple[tuple[Endpoint, ...] | None, Address]]:
         """Each connection begins one address further on, the addresses of one name included."""

@@ -12,7 +12,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from cryptography import x509
 
@@ -63,6 +63,8 @@ class Shared:
     context: TlsContext
     revocation: Revocation
     connector: Connector
+    redirect: Connector | None
+    """To where clients go whose certificate fails."""
     programs: Programs
     scratch: Scratch
     readiness: Readiness
@@ -84,6 +86,7 @@ class Connection:
         "_endpoint",
         "_engine",
         "_program",
+        "_redirected",
         "_relay",
         "_shared",
         "_streams",
@@ -108,6 +111,7 @@ class Connection:
         self._endpoint: Endpoint | None = None
         self._relay: Relay | None = None
         self._program: Program | None = None
+        self._redirected = False
         self.peer = _shown(shared, accepted, address)
         self.ident = ident
         self.log: Channel = shared.log.named(ident)
@@ -152,7 +156,10 @@ class Connection:
             await self._connect_tls(remote, endpoint)
             return await self._carry(remote, accepted)
         await self._accept_tls(accepted)
-        remote, _ = await self._open_remote()
+        if self._redirected:
+            remote = await self._open_redirect()
+        else:
+            remote, _ = await self._open_remote()
         return await self._carry(accepted, remote)
 
     async def _serve_program(self) -> End:
@@ -175,6 +182,14 @@ class Connection:
         name = self._shared.config.name
         self.log.notice(f"Service [{name}] connected remote server from {show(sock.getsockname())}")
         return sock, endpoint
+
+    async def _open_redirect(self) -> Stream:
+        """The connection for a client whose certificate failed."""
+        self.log.notice("Redirecting connection")
+        assert self._shared.redirect is not None  # noqa: S101  or nobody would be redirected
+        sock, _ = await self._shared.redirect.connect(self.log)
+        self._streams.append(sock)
+        return sock
 
     def _start_program(self, variables: Mapping[str, str]) -> Stream:
         program = self._shared.programs.start(self._shared.config, variables)
@@ -230,17 +245,14 @@ class Connection:
     async def _shake_hands(self, engine: Engine, stream: Stream, role: _Role, peer: str) -> None:
         shared = self._shared
         self._engine, self._tls = engine, stream
+        for fault in shared.context.refresh(shared.readiness.loop.time()):
+            self.log.warning(fault)
         try:
             await Handshake(shared.readiness, engine, stream).run(shared.config.timeout_busy)
-            shared.context.prove(engine)
         except (TlsError, OSError) as error:
             self._log_verification(engine)
-            shared.counters.handshakes_failed += 1
-            reason = self._handshake_fault(error)
-            self.log.error(f"{role.call}: {reason}")
-            raise TlsError(f"TLS handshake with {peer} failed: {reason}") from None
-        self._log_verification(engine)
-        await self._check_revocation(engine, role, peer)
+            self._refuse(role, peer, self._handshake_fault(error))
+        await self._prove(engine, role, peer)
         resumed = engine.resumed
         shared.counters.handshakes += 1
         shared.counters.resumed += resumed
@@ -255,16 +267,34 @@ class Connection:
             if shared.config.alpn:
                 self.log.info(f"ALPN: {engine.protocol or 'no protocol'} negotiated")
 
-    async def _check_revocation(self, engine: Engine, role: _Role, peer: str) -> None:
+    async def _prove(self, engine: Engine, role: _Role, peer: str) -> None:
+        """Hold that the peer is one who may pass, or have it redirected. Raises TlsError."""
         shared = self._shared
+        reason = None
         try:
-            await shared.revocation.check(engine, self.log)
-        except RevocationError as error:
-            shared.counters.handshakes_failed += 1
-            if self._endpoint is not None:
-                shared.context.sessions.forget(self._endpoint.sockaddr)
-            self.log.error(f"{role.call}: {error}")
-            raise TlsError(f"TLS handshake with {peer} failed: {error}") from None
+            shared.context.prove(engine)
+        except TlsError as error:
+            reason = str(error)
+        self._log_verification(engine)
+        if reason is None:
+            try:
+                await shared.revocation.check(engine, self.log)
+            except RevocationError as error:
+                reason = str(error)
+                if self._endpoint is not None:
+                    shared.context.sessions.forget(self._endpoint.sockaddr)
+        if reason is None:
+            return
+        if shared.redirect is None or self._program is not None:
+            self._refuse(role, peer, reason)
+        self.log.warning(f"The certificate of {peer} fails: {reason}")
+        shared.counters.redirected += 1
+        self._redirected = True
+
+    def _refuse(self, role: _Role, peer: str, reason: str) -> NoReturn:
+        self._shared.counters.handshakes_failed += 1
+        self.log.error(f"{role.call}: {reason}")
+        raise TlsError(f"TLS handshake with {peer} failed: {reason}") from None
 
     def _handshake_fault(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
@@ -275,6 +305,8 @@ class Connection:
 
     def _log_verification(self, engine: Engine) -> None:
         verification = self._shared.context.verification(engine)
+        if verification is not None and verification.cause is not None:
+            self._shared.counters.rejected[verification.cause] += 1
         for finding in verification.findings if verification is not None else ():
             self.log.write(_LEVELS[finding.outcome], finding.text)
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from culvert import config, connect, privileges, worker
-from culvert.address import UnixPath, show
+from culvert.address import Address, UnixPath, show
 from culvert.config.model import Configuration, GlobalOptions, Service
 from culvert.errors import ConfigurationError, Diagnostic, Severity, os_reason
 from culvert.idents import ConnectionNumbers
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import Channel, Level, Log, open_log
 from culvert.service import Prepared
+from culvert.tls import fips
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
 from culvert.turn import Turn
@@ -147,13 +148,16 @@ def _anchored(service: Service) -> Service:
     return dataclasses.replace(
         service,
         ca_path=None if service.ca_path is None else str(Path(service.ca_path).absolute()),
+        crl_path=None if service.crl_path is None else str(Path(service.crl_path).absolute()),
         # A program without a slash is looked for in PATH.
         exec=str(Path(service.exec).absolute()) if service.exec and "/" in service.exec else service.exec,
-        connect=tuple(
-            UnixPath(str(Path(target.path).absolute())) if isinstance(target, UnixPath) else target
-            for target in service.connect
-        ),
+        connect=tuple(_anchored_target(target) for target in service.connect),
+        redirect=None if service.redirect is None else _anchored_target(service.redirect),
     )
+
+
+def _anchored_target(target: Address) -> Address:
+    return UnixPath(str(Path(target.path).absolute())) if isinstance(target, UnixPath) else target
 
 
 def no_terminal(path: str) -> bytes:
@@ -199,6 +203,7 @@ class _Build:
                 "inetd mode",
                 hint="put the options into a section with 'accept'",
             )
+        fips.enforce(configuration.options)
         options, identity = self._standing(configuration.options)
         services = configuration.services
         if options.chroot is None:
@@ -266,7 +271,14 @@ class _Build:
         self, parts: Iterable[tuple[Service, TlsContext, Listener | None]], main: Channel
     ) -> tuple[Prepared, ...]:
         return tuple(
-            Prepared(service, context, connect.prepare(service, main), listener, self._turn(service))
+            Prepared(
+                service,
+                context,
+                connect.prepare(service, service.connect, main),
+                connect.prepare(service, (service.redirect,), main) if service.redirect is not None else None,
+                listener,
+                self._turn(service),
+            )
             for service, context, listener in parts
         )
 

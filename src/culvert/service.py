@@ -48,6 +48,8 @@ class Prepared:
     config: model.Service
     context: TlsContext
     targets: Targets
+    redirect: Targets | None
+    """Where clients go whose certificate fails, if anywhere."""
     listener: Listener | None
     turn: Turn | None
     """For a service that runs its program by itself: the right to do so."""
@@ -79,7 +81,8 @@ class RunningService:
             config,
             context,
             Revocation(config, context, responders, self.counters),
-            Connector(self._loop, prepared.config, prepared.targets),
+            Connector(self._loop, config, prepared.targets),
+            Connector(self._loop, config, prepared.redirect) if prepared.redirect is not None else None,
             surroundings.programs,
             surroundings.scratch,
             surroundings.readiness,

@@ -82,6 +82,16 @@ def closed_port() -> int:
     return port
 
 
+def connector_of(
+    chosen: Service, log: Written, endpoints: tuple[tuple[Endpoint, ...], ...] | None = None
+) -> Connector:
+    """A service's connector; `endpoints` in place of what its names are resolved to."""
+    targets = prepare(chosen, chosen.connect, log.channel)
+    if endpoints is not None:
+        targets = Targets(chosen.connect, endpoints, ())
+    return Connector(asyncio.get_running_loop(), chosen, targets)
+
+
 async def reached(connector: Connector, log: Written, times: int) -> list[str]:
     """The hosts that this many connections came to."""
     hosts = []
@@ -103,7 +113,9 @@ def test_the_order_of_several_targets(run: Run, log: Written, failover: str, ord
         with Targets4(3) as targets:
             lines = [f"connect = 127.0.0.{host}:{targets.port}" for host in (1, 2, 3)]
             chosen = service(*lines, f"failover = {failover}")
-            connector = Connector(asyncio.get_running_loop(), chosen, prepare(chosen, log.channel))
+            connector = Connector(
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+            )
             assert await reached(connector, log, 5) == [f"127.0.0.{host}" for host in order]
 
     run(main())
@@ -119,7 +131,9 @@ def test_the_addresses_of_one_name_are_targets_like_others(
     async def main() -> None:
         with Targets4(3) as targets:
             chosen = service(f"connect = multi.test:{targets.port}", f"failover = {failover}")
-            connector = Connector(asyncio.get_running_loop(), chosen, Targets((targets.endpoints(),), ()))
+            connector = Connector(
+                asyncio.get_running_loop(), chosen, Targets(chosen.connect, (targets.endpoints(),), ())
+            )
             assert await reached(connector, log, 5) == [f"127.0.0.{host}" for host in order]
 
     run(main())
@@ -134,7 +148,9 @@ def test_a_target_that_is_down_is_passed_over(run: Run, log: Written, failover: 
                 f"connect = 127.0.0.1:{targets.port}",
                 f"failover = {failover}",
             )
-            connector = Connector(asyncio.get_running_loop(), chosen, prepare(chosen, log.channel))
+            connector = Connector(
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+            )
             assert await reached(connector, log, 4) == ["127.0.0.1"] * 4
         assert "Connection refused (111)" in log.text
 
@@ -144,7 +160,9 @@ def test_a_target_that_is_down_is_passed_over(run: Run, log: Written, failover: 
 def test_no_target_that_answers_is_the_backends_fault(run: Run, log: Written) -> None:
     async def main() -> None:
         chosen = service(f"connect = 127.0.0.1:{closed_port()}", f"connect = 127.0.0.1:{closed_port()}")
-        connector = Connector(asyncio.get_running_loop(), chosen, prepare(chosen, log.channel))
+        connector = Connector(
+            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+        )
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         for _ in range(5):
             with pytest.raises(BackendError, match="No more addresses to connect"):
@@ -166,7 +184,9 @@ def test_a_target_that_does_not_answer_costs_timeoutconnect(run: Run, log: Writt
                 waiting.connect_ex(full.getsockname())
             await asyncio.sleep(0.05)
             chosen = service(f"connect = 127.0.0.1:{full.getsockname()[1]}", "TIMEOUTconnect = 1")
-            connector = Connector(asyncio.get_running_loop(), chosen, prepare(chosen, log.channel))
+            connector = Connector(
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+            )
             start = asyncio.get_running_loop().time()
             with pytest.raises(BackendError):
                 await connector.connect(log.channel)
@@ -186,7 +206,9 @@ def test_who_gives_up_meanwhile_leaves_nothing(run: Run, log: Written) -> None:
                 waiting.connect_ex(full.getsockname())
             await asyncio.sleep(0.05)
             chosen = service(f"connect = 127.0.0.1:{full.getsockname()[1]}")
-            connector = Connector(asyncio.get_running_loop(), chosen, prepare(chosen, log.channel))
+            connector = Connector(
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+            )
             before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
             task = asyncio.create_task(connector.connect(log.channel))
             await asyncio.sleep(0.05)
@@ -204,7 +226,9 @@ def test_a_connection_leaves_no_task_behind(run: Run, log: Written) -> None:
         with Targets4(2) as targets:
             for failover in ("prio", "rr"):
                 chosen = service(f"connect = multi.test:{targets.port}", f"failover = {failover}")
-                connector = Connector(asyncio.get_running_loop(), chosen, Targets((targets.endpoints(),), ()))
+                connector = Connector(
+                    asyncio.get_running_loop(), chosen, Targets(chosen.connect, (targets.endpoints(),), ())
+                )
                 await reached(connector, log, 3)
                 assert asyncio.all_tasks() == before
 
@@ -217,7 +241,9 @@ def test_a_unix_socket_is_a_target(run: Run, log: Written, tmp_path: Path) -> No
             server.bind(str(tmp_path / "s"))
             server.listen()
             chosen = service(f"connect = {tmp_path / 's'}")
-            connector = Connector(asyncio.get_running_loop(), chosen, prepare(chosen, log.channel))
+            connector = Connector(
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+            )
             sock, endpoint = await connector.connect(log.channel)
             with sock:
                 assert endpoint == Endpoint(
@@ -231,7 +257,9 @@ def test_a_unix_socket_is_a_target(run: Run, log: Written, tmp_path: Path) -> No
 def test_what_cannot_be_a_host_name_has_no_answer(run: Run, log: Written, host: str) -> None:
     async def main() -> None:
         chosen = service(f"connect = {host}:80")
-        connector = Connector(asyncio.get_running_loop(), chosen, prepare(chosen, log.channel))
+        connector = Connector(
+            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+        )
         with pytest.raises(BackendError, match="No address to connect"):
             await connector.connect(log.channel)
         assert host in log.text
@@ -242,7 +270,7 @@ def test_what_cannot_be_a_host_name_has_no_answer(run: Run, log: Written, host: 
 def test_a_source_address_that_cannot_be_is_the_operators_fault(log: Written) -> None:
     chosen = service("connect = 127.0.0.1:1", "local = a..b")
     with pytest.raises(ConfigurationError) as failure:
-        prepare(chosen, log.channel)
+        prepare(chosen, chosen.connect, log.channel)
     (finding,) = failure.value.diagnostics
     assert finding.location is not None
     assert finding.location.text == "local = a..b"
@@ -252,7 +280,9 @@ def test_the_source_address_is_the_one_asked_for(run: Run, log: Written) -> None
     async def main() -> None:
         with Targets4(1) as targets:
             chosen = service(f"connect = 127.0.0.1:{targets.port}", "local = 127.0.0.9")
-            connector = Connector(asyncio.get_running_loop(), chosen, prepare(chosen, log.channel))
+            connector = Connector(
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+            )
             sock, _ = await connector.connect(log.channel)
             with sock:
                 assert sock.getsockname()[0] == "127.0.0.9"
@@ -282,7 +312,7 @@ def test_a_name_may_be_looked_up_at_each_connection(run: Run, log: Written, fail
     async def main() -> None:
         with Targets4(1) as targets:
             chosen = service(f"connect = localhost:{targets.port}", "delay = yes", f"failover = {failover}")
-            prepared = prepare(chosen, log.channel)
+            prepared = prepare(chosen, chosen.connect, log.channel)
             assert prepared.endpoints == (None,)
             connector = Connector(asyncio.get_running_loop(), chosen, prepared)
             found = await asyncio.gather(*(connector.connect(log.channel) for _ in range(20)))

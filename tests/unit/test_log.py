@@ -29,6 +29,7 @@ def options(output: Path, mode: LogMode = LogMode.APPEND) -> GlobalOptions:
         chroot=None,
         locations={},
         debug=DEBUG,
+        fips=False,
         foreground=Foreground.QUIET,
         log=mode,
         output=str(output),

@@ -21,6 +21,7 @@ DEBUG = Debug(level=7, facility=3)
 JAILED = GlobalOptions(
     chroot=None,
     debug=DEBUG,
+    fips=False,
     foreground=Foreground.QUIET,
     log=LogMode.APPEND,
     output="/run/log",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 from culvert.config.draft import Draft, Entry
@@ -13,7 +15,8 @@ from culvert.config.model import (
     TlsVersion,
     VerifyPolicy,
 )
-from culvert.config.options import named
+from culvert.config.options import find, named
+from culvert.config.tls_options import TlsOption
 
 OLDEST = TlsVersion.TLS1
 """The oldest version that current OpenSSL speaks: SSLv3 left it with version 4.0."""
@@ -34,6 +37,10 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "allow": tuple(entry.value for entry in allow_entries(draft)),
         "ocsp": ocsp_policy(draft),
         "sni": draft.value("sni")[-1] if draft.value("sni") else None,
+        "ciphers": _latest(draft, "ciphers"),
+        "ciphersuites": _latest(draft, "ciphersuites"),
+        "curves": _latest(draft, "curves"),
+        "signature_algorithms": _latest(draft, "signatureAlgorithms"),
         "version_min": max(oldest, OLDEST),
         "version_max": newest,
         "options_set": bits_set,
@@ -90,7 +97,7 @@ def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:
     lines = [
         (entry.rank, name, entry.value)
         for name in ("sslVersion", "sslVersionMin", "sslVersionMax")
-        for entry in draft.entries(name)
+        for entry in lines_of(draft, name)
     ]
     for _, name, version in sorted(lines, key=lambda line: line[0]):
         if name != "sslVersionMax":
@@ -100,10 +107,34 @@ def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:
     return oldest, newest
 
 
+def lines_of(draft: Draft, setting: str) -> list[Entry]:
+    """What the file says of an option, by its own lines and by `config` commands, in the file's order."""
+    own = draft.entries(setting) if find(setting) is not None else []
+    commands = [
+        dataclasses.replace(entry, value=entry.value.value)
+        for entry in draft.entries("config")
+        if entry.value.setting == setting
+    ]
+    return sorted(own + commands, key=lambda entry: entry.rank)
+
+
+def _latest(draft: Draft, setting: str) -> Any:
+    lines = lines_of(draft, setting)
+    if lines:
+        return lines[-1].value
+    option = find(setting)
+    return None if option is None else option.default
+
+
+def _tls_options(draft: Draft) -> Iterator[TlsOption]:
+    for entry in lines_of(draft, "options"):
+        yield from entry.value if isinstance(entry.value, tuple) else (entry.value,)
+
+
 def tls_bits(draft: Draft) -> tuple[int, int]:
     """The SSL_OP bits to set and to clear, after the defaults and then the file's lines in their order."""
     bits_set = bits_clear = 0
-    for option in (*named("options").default, *(entry.value for entry in draft.entries("options"))):
+    for option in (*named("options").default, *_tls_options(draft)):
         if option.clear:
             bits_set, bits_clear = bits_set & ~option.bits, bits_clear | option.bits
         else:

@@ -147,6 +147,7 @@ class GlobalOptions:
 
     chroot: str | None
     debug: Debug
+    fips: bool
     foreground: Foreground
     log: LogMode
     output: str | None
@@ -188,6 +189,13 @@ class Service:
     key: str | None
     ca_file: str | None
     ca_path: str | None
+    crl_file: str | None
+    crl_path: str | None
+    psk_secrets: str | None
+    psk_identity: str | None
+    redirect: Address | None
+    """Server: where a client goes whose certificate fails."""
+    key_log: str | None
     verify: VerifyPolicy
     check_host: tuple[str, ...]
     check_ip: tuple[str, ...]
@@ -198,6 +206,7 @@ class Service:
     ciphers: str
     ciphersuites: str
     curves: str
+    signature_algorithms: str | None
     security_level: int
     options_set: int
     options_clear: int

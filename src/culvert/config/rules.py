@@ -20,7 +20,7 @@ from culvert.config.values import VERSIONS
 _SUBJECT_CHECKS = ("checkHost", "checkIP", "checkEmail")
 _ALLOW_RULES = tuple(kind.value for kind in AllowKind)
 
-_OTHER_SINKS = ("redirect", "transparent", "protocol")
+_OTHER_SINKS = ("transparent", "protocol")
 """Options that can stand in connect's place, and that this version refuses by an error of their own."""
 
 _VERSION_NAMES = {version: name for name, version in VERSIONS.items()}
@@ -91,8 +91,7 @@ def _inetd_ends(draft: Draft, findings: Findings) -> bool:
 
 def _ends(draft: Draft, findings: Findings) -> bool:
     """A service has two ends; False if this one has none at all."""
-    accept = draft.mentions("accept") or (draft.mentions("sni") and not draft.value("client"))
-    ends = {"accept": accept, "connect": _has_sink(draft), "exec": draft.mentions("exec")}
+    ends = {"accept": _accepts(draft), "connect": _has_sink(draft), "exec": draft.mentions("exec")}
     found = [f'"{name}"' for name, given in ends.items() if given]
     if len(found) != 2:
         has = f"only {found[0]}" if len(found) == 1 else "all three" if found else "none of them"
@@ -103,6 +102,11 @@ def _ends(draft: Draft, findings: Findings) -> bool:
             draft.name,
         )
     return bool(found)
+
+
+def _accepts(draft: Draft) -> bool:
+    """Whether clients come to the service, at an address of its own or by its server name."""
+    return draft.mentions("accept") or (draft.mentions("sni") and not draft.value("client"))
 
 
 def _has_sink(draft: Draft) -> bool:
@@ -199,6 +203,8 @@ def _authentication(draft: Draft, findings: Findings) -> None:
     name = draft.name
     asked = draft.where("requireCert", "verify")
     if draft.value("client"):
+        if draft.mentions("PSKsecrets"):
+            return  # a server that has none of the keys is refused
         if not policy.chain and not policy.peer and not draft.mentions("allowSPKI"):
             findings.warning(
                 f"Service [{name}] needs authentication to prevent MITM attacks", draft.location, name
@@ -216,6 +222,49 @@ def _authentication(draft: Draft, findings: Findings) -> None:
     elif policy.request and not any(draft.mentions(rule) for rule in _ALLOW_RULES):
         findings.warning(
             f"Service [{name}] asks its clients for a certificate and verifies none", asked, name
+        )
+
+
+def _lists(draft: Draft, findings: Findings) -> None:
+    """Revocation lists and a redirection say something of verified peers only."""
+    policy = verify_policy(draft)
+    if not (policy.chain or policy.peer):
+        for option in ("CRLfile", "CRLpath", "redirect"):
+            if draft.entries(option):
+                findings.error(
+                    f'"{option}" needs "verifyChain = yes" or "verifyPeer = yes"',
+                    draft.where(option),
+                    draft.name,
+                )
+    if draft.entries("redirect") and not draft.value("client") and not _accepts(draft):
+        findings.error(
+            '"redirect" needs "accept": there is one peer only', draft.where("redirect"), draft.name
+        )
+    if draft.value("client") and draft.entries("redirect"):
+        findings.error(
+            '"redirect" is for a TLS server: a client has nowhere else to send a server that fails',
+            draft.where("redirect"),
+            draft.name,
+        )
+
+
+def _secrets(draft: Draft, findings: Findings) -> None:
+    if draft.has_own("PSKidentity") and not draft.mentions("PSKsecrets"):
+        findings.warning(
+            '"PSKidentity" has no effect without "PSKsecrets"', draft.where("PSKidentity"), draft.name
+        )
+    if draft.entries("PSKidentity") and not draft.value("client"):
+        findings.warning(
+            '"PSKidentity" has no effect in a server, which knows its clients by theirs',
+            draft.where("PSKidentity"),
+            draft.name,
+        )
+    if draft.entries("keylog"):
+        findings.warning(
+            f'"keylog" is set: whoever can read {draft.value("keylog")} can read all that '
+            f"service [{draft.name}] carries",
+            draft.where("keylog"),
+            draft.name,
         )
 
 
@@ -270,7 +319,9 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (check_identity_rules, _TRUST + _ALLOW_RULES),
     (_revocation, (*_ROLE, *_TRUST, "OCSP", "OCSPaia")),
     (_authentication, _ROLE + _TRUST),
-    (_versions, ("sslVersion", "sslVersionMin", "sslVersionMax")),
+    (_lists, _ROLE + _TRUST + _ALLOW_RULES),
+    (_secrets, _ROLE),
+    (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),
 )
 """Each rule with the options that it judges by: where a line of those was refused, it has nothing to say."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from OpenSSL import SSL
+from cryptography.exceptions import InternalError
+from cryptography.hazmat.bindings._rust import openssl as _rust
+from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 
@@ -31,10 +33,15 @@ REQUIRED = (
     "SSL_CIPHER_get_name",
     "SSL_CTX_clear_mode",
     "SSL_CTX_set1_curves_list",
+    "SSL_CTX_set1_sigalgs_list",
     "SSL_CTX_set_alpn_protos",
     "SSL_CTX_set_alpn_select_cb",
+    "SSL_CTX_set_cert_store",
     "SSL_CTX_set_ciphersuites",
+    "SSL_CTX_set_keylog_callback",
     "SSL_CTX_set_mode",
+    "SSL_CTX_set_psk_client_callback",
+    "SSL_CTX_set_psk_server_callback",
     "SSL_CTX_set_tlsext_status_cb",
     "SSL_CTX_set_verify",
     "SSL_SESSION_free",
@@ -49,6 +56,7 @@ REQUIRED = (
     "SSL_get_ex_data_X509_STORE_CTX_idx",
     "SSL_get_peer_certificate",
     "SSL_get_tlsext_status_ocsp_resp",
+    "SSL_get_verify_result",
     "SSL_get_version",
     "SSL_new",
     "SSL_read",
@@ -69,6 +77,7 @@ REQUIRED = (
     "X509_STORE_CTX_get_error_depth",
     "X509_STORE_CTX_get_ex_data",
     "X509_STORE_CTX_set_error",
+    "X509_STORE_up_ref",
     "X509_free",
     "X509_get_subject_name",
     "X509_verify_cert_error_string",
@@ -98,6 +107,24 @@ ffi: Any = _ffi
 def context_pointer(context: SSL.Context) -> Any:
     """The SSL_CTX behind a pyOpenSSL context; it lives as long as the context does."""
     return context._context
+
+
+def enable_fips() -> str | None:
+    """Restrict cryptography to the FIPS provider for good; returns why that cannot be, None where it is so."""
+    if _rust.is_fips_enabled():
+        return None
+    try:
+        _rust.enable_fips(_rust._providers)
+    except InternalError as error:
+        reasons = [entry.reason_text.decode() for entry in error.err_code or ()]
+        return ", ".join(reasons) or "no reason given"
+    return None
+
+
+def use_store(context: SSL.Context, store: crypto.X509Store) -> None:
+    """Have a context verify by this store from now on, in place of the one that it has."""
+    _lib.X509_STORE_up_ref(store._store)
+    _lib.SSL_CTX_set_cert_store(context._context, store._store)
 
 
 def text(pointer: Any) -> str | None:

@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from culvert.config.model import Service
 from culvert.errors import ConfigurationError
-from culvert.tls import alpn, stapling
+from culvert.tls import alpn, key_log, psk, stapling
 from culvert.tls import credentials as credentials_module
-from culvert.tls._openssl import context_pointer, ffi, lib
+from culvert.tls._openssl import context_pointer, ffi, lib, use_store
+from culvert.tls.authentication import Authentication
 from culvert.tls.credentials import Credentials, PassPhrases
 from culvert.tls.engine import Engine, Scratch
 from culvert.tls.failure import TlsError, take_errors
 from culvert.tls.names import Identities
 from culvert.tls.rules import Rules
 from culvert.tls.sessions import SessionCache
-from culvert.tls.verify import Finding, Outcome, Pins, Verification, Verifier
+from culvert.tls.trust import Trust
+from culvert.tls.verify import Pins, Verification, Verifier
 
 # SSL_OP bits that the binding does not name (openssl/ssl.h, stable since 3.0).
 _ALLOW_CLIENT_RENEGOTIATION = 1 << 8
@@ -51,12 +53,13 @@ class TlsContext:
         self.credentials = credentials_module.load(service, phrases)
         if self.credentials is not None:
             self._use(self.credentials)
-        self.rules = Rules(service.allow)
         self.staple = None if service.client else stapling.Staple(self._pointer)
-        self.trusted: tuple[x509.Certificate, ...] = ()
-        """What CAfile holds."""
-        self._verifications: dict[int, Verification] = {}
-        self._verifier = self._build_verifier()
+        self._trust = Trust(service) if service.verify.request else None
+        rules = Rules(service.allow)
+        verifier = self._build_verifier(self._trust, rules) if self._trust is not None else None
+        self._authentication = Authentication(service, rules, verifier, psk.load(service))
+        self._authentication.install(self._pointer)
+        self._key_log = key_log.write_keys(self._pointer, service)
         self.sessions = SessionCache(service.session_cache_size, service.session_cache_timeout)
 
     def engine(self, scratch: Scratch, server_name: str | None = None) -> Engine:
@@ -64,11 +67,7 @@ class TlsContext:
         ssl = lib.SSL_new(self._pointer)
         if ssl == ffi.NULL:
             raise TlsError("cannot make a TLS connection", take_errors())
-        if self._verifier is None:
-            ssl = ffi.gc(ssl, lib.SSL_free)
-        else:
-            self._verifications[_address(ssl)] = Verification()
-            ssl = ffi.gc(ssl, self._forget)
+        ssl = self._authentication.begin(ssl)
         if self._service.client:
             lib.SSL_set_connect_state(ssl)
             if asks_for_staple(self._service):
@@ -79,28 +78,30 @@ class TlsContext:
             lib.SSL_set_accept_state(ssl)
         return Engine(ssl, scratch, server=not self._service.client)
 
+    @property
+    def trusted(self) -> tuple[x509.Certificate, ...]:
+        """What CAfile holds."""
+        return self._trust.anchors if self._trust is not None else ()
+
     def verification(self, engine: Engine) -> Verification | None:
         """What was found of this engine's peer; None where the service verifies nothing."""
-        return self._verifications.get(_address(engine.pointer))
+        return self._authentication.found(engine)
 
     def prove(self, engine: Engine) -> None:
-        """After the handshake: hold that a certificate which must be verified was. Raises TlsError.
+        """After the handshake: hold that the peer is one who may pass. Raises TlsError with the reason."""
+        self._authentication.prove(engine)
 
-        A resumed session stands for the verification of the connection that made it.
+    def refresh(self, now: float) -> list[str]:
+        """Take the CRLs in CRLpath as they are now; returns what is wrong with them, each thing once.
+
+        `now` is in seconds of a monotonic clock.
         """
-        if self._verifier is None or not self._verifier.policy.require:
-            return
-        verification = self.verification(engine)
-        if engine.resumed and verification is not None:
-            if not self._verifier.recall(verification, engine.peer_certificate()):
-                raise TlsError("no allow rule lets the peer of the resumed session pass")
-            return
-        if verification is None or not verification.passed:
-            raise TlsError("peer did not return a certificate")
-
-    def _forget(self, ssl: Any) -> None:
-        self._verifications.pop(_address(ssl), None)
-        lib.SSL_free(ssl)
+        if self._trust is None:
+            return []
+        changed, faults = self._trust.refresh(now)
+        if changed:
+            use_store(self._context, self._trust.store())
+        return faults
 
     def _set_modes(self) -> None:
         # A write takes all or nothing, and an idle connection gives back its record buffers.
@@ -141,6 +142,10 @@ class TlsContext:
             _check(lib.SSL_CTX_set_ciphersuites(self._pointer, service.ciphersuites.encode()))
         with self._refusing("curves", service.curves):
             _check(lib.SSL_CTX_set1_curves_list(self._pointer, service.curves.encode()))
+        if service.signature_algorithms is not None:
+            with self._refusing("config", service.signature_algorithms):
+                algorithms = service.signature_algorithms.encode()
+                _check(lib.SSL_CTX_set1_sigalgs_list(self._pointer, algorithms))
 
     def _negotiate_protocols(self) -> None:
         protocols = self._service.alpn
@@ -151,7 +156,8 @@ class TlsContext:
 
     def _set_sessions(self) -> None:
         service = self._service
-        if not service.session_resume:
+        # With pre-shared keys, a resumption in TLS 1.3 must be the use of such a key (`psk.proven`).
+        if not service.session_resume or service.psk_secrets is not None:
             self._context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
             self._context.set_options(_NO_TICKET)
             return
@@ -173,24 +179,15 @@ class TlsContext:
             self._context.use_privatekey(credentials.key)
             self._context.check_privatekey()
 
-    def _build_verifier(self) -> Verifier | None:
+    def _build_verifier(self, trust: Trust, rules: Rules) -> Verifier:
         service = self._service
-        if not service.verify.request:
-            self._context.set_verify(SSL.VERIFY_NONE)
-            return None
-        if service.ca_file is not None:
-            data = credentials_module.read(service, "CAfile", service.ca_file)
-            self.trusted = credentials_module.certificates(service, "CAfile", service.ca_file, data)
-        if service.ca_file is not None or service.ca_path is not None:
-            with self._refusing("CAfile", service.ca_file or service.ca_path or ""):
-                self._context.load_verify_locations(service.ca_file, service.ca_path)
+        with self._refusing("CAfile", service.ca_file or service.ca_path or ""):
+            use_store(self._context, trust.store())
         if service.ca_file is not None and not service.client:
             self._context.load_client_ca(str(Path(service.ca_file)).encode())
-        identities = self._identities()
-        pins = Pins(list(self.trusted), service.ca_path)
-        verifier = Verifier(service.verify, identities, pins, self.rules)
-        self._install(verifier)
-        return verifier
+        pins = Pins(list(trust.anchors), service.ca_path)
+        lenient = service.redirect is not None
+        return Verifier(service.verify, self._identities(), pins, rules, lenient=lenient)
 
     def _identities(self) -> Identities:
         service = self._service
@@ -203,32 +200,12 @@ class TlsContext:
                 service.name,
             ) from None
 
-    def _install(self, verifier: Verifier) -> None:
-        index = lib.SSL_get_ex_data_X509_STORE_CTX_idx()
-
-        def callback(ok: int, store: Any) -> int:
-            ssl = lib.X509_STORE_CTX_get_ex_data(store, index)
-            verification = self._verifications[_address(ssl)]
-            try:
-                return verifier.judge(verification, ok, store)
-            except Exception as error:  # OpenSSL stands above: nothing may be raised through it
-                reason = f"CERT: The certificate cannot be judged: {error}"
-                verification.findings.append(Finding(Outcome.REJECTED, reason))
-                return 0
-
-        # error=0: whatever else goes wrong rejects the certificate.
-        self._callback = ffi.callback("int(int, X509_STORE_CTX *)", callback, error=0)
-        mode = SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE
-        if verifier.policy.require:
-            mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        lib.SSL_CTX_set_verify(self._pointer, mode, self._callback)
-
     @contextlib.contextmanager
     def _refusing(self, option: str, value: str) -> Any:
         """Turn OpenSSL's refusal of a value into the operator's error."""
         try:
             yield
-        except SSL.Error as error:
+        except (SSL.Error, crypto.Error) as error:
             reasons = [entry[2] for entry in error.args[0]] if error.args else []
             raise ConfigurationError.single(
                 f"OpenSSL refuses '{option} = {value}': {', '.join(reasons) or 'no reason given'}",
@@ -263,7 +240,3 @@ def _ask_for(ssl: Any, name: str) -> None:
     if not 0 < len(encoded) <= SERVER_NAME_LIMIT:
         raise TlsError(f"{name!r} cannot be sent as a server name")
     lib.SSL_set_tlsext_host_name(ssl, encoded)
-
-
-def _address(ssl: Any) -> int:
-    return int(ffi.cast("uintptr_t", ssl))

@@ -57,6 +57,21 @@ class Verification:
 
     findings: list[Finding] = field(default_factory=list)
     passed: bool = False
+    fault: int = 0
+    """The X509_V_ERR number of what it was rejected for; 0 if it was not."""
+    cause: str | None = None
+    """The same in words, of a limited number: to be counted by."""
+    psk_identity: str | None = None
+    """The identity of the pre-shared key that the handshake was tried with."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What is wrong with a leaf: OpenSSL's number, what it is counted as, and the reason in the log."""
+
+    number: int
+    cause: str
+    reason: str
 
 
 class Pins:
@@ -90,35 +105,52 @@ class Pins:
 class Verifier:
     """The verification that one service asks for. It is the same for all of its connections."""
 
-    def __init__(self, policy: VerifyPolicy, identities: Identities, pins: Pins, rules: Rules) -> None:
+    def __init__(
+        self, policy: VerifyPolicy, identities: Identities, pins: Pins, rules: Rules, *, lenient: bool
+    ) -> None:
+        """`lenient` lets the handshake of a peer whose certificate fails go on: the fault is kept."""
         self.policy = policy
+        self.lenient = lenient
         self._rules = rules
         self._identities = identities
         self._pins = pins
 
     def judge(self, verification: Verification, ok: int, store: Any) -> int:
-        """OpenSSL's callback for one certificate (SSL_CTX_set_verify(3)): 1 goes on, 0 ends the handshake."""
+        """OpenSSL's callback for one certificate (SSL_CTX_set_verify(3)): 1 goes on, 0 ends the handshake.
+
+        The error that it leaves in the store is the one that the session remembers: a fault of this policy,
+        or none, whatever OpenSSL found besides.
+        """
+        if self._accepts(verification, ok, store):
+            lib.X509_STORE_CTX_set_error(store, verification.fault)
+            return 1
+        verification.passed = False
+        verification.fault = lib.X509_STORE_CTX_get_error(store)
+        return int(self.lenient)
+
+    def _accepts(self, verification: Verification, ok: int, store: Any) -> bool:
+        """Whether this callback brings nothing against the certificate; if not, the store has the error."""
         depth = lib.X509_STORE_CTX_get_error_depth(store)
         current = lib.X509_STORE_CTX_get_current_cert(store)
         certificate = x509.load_der_x509_certificate(certificate_der(current))
         name = subject(certificate)
         if not ok:
-            return int(self._tolerates(verification, store, depth, name))
-        if depth > 0:
-            return 1
+            return self._tolerates(verification, store, depth, name)
+        if depth > 0 or verification.fault:
+            return True
         name_hash = lib.X509_NAME_hash(lib.X509_get_subject_name(current))
         fault = self._leaf_fault(verification, certificate, name_hash)
         if fault is not None:
-            verification.passed = False
-            lib.X509_STORE_CTX_set_error(store, fault[0])
-            self._reject(verification, fault[1], depth, name)
-            return 0
+            lib.X509_STORE_CTX_set_error(store, fault.number)
+            verification.cause = fault.cause
+            self._reject(verification, fault.reason, depth, name)
+            return False
         if not verification.passed:
             verification.passed = True
             verification.findings.append(
                 Finding(Outcome.ACCEPTED, f"Certificate accepted at depth=0: {name}")
             )
-        return 1
+        return True
 
     def recall(self, verification: Verification, certificate: bytes | None) -> bool:
         """Whether the peer of a resumed session may pass, by the certificate that the session remembers.
@@ -146,6 +178,7 @@ class Verifier:
         of_path = depth > 0 or error in _PATH_FAULTS
         pinned = self.policy.peer or bool(self._rules)
         if self.policy.chain or (pinned and not of_path):
+            verification.cause = reason
             self._reject(verification, f"Verification error: {reason}", depth, name)
             return False
         verification.findings.append(
@@ -155,13 +188,15 @@ class Verifier:
 
     def _leaf_fault(
         self, verification: Verification, leaf: x509.Certificate, subject_hash: int
-    ) -> tuple[int, str] | None:
+    ) -> _Fault | None:
         if self.policy.peer and not self._pins.holds(leaf, subject_hash):
-            return _CERT_REJECTED, "The certificate itself is not in CAfile or CApath"
+            reason = "The certificate itself is not in CAfile or CApath"
+            return _Fault(_CERT_REJECTED, "certificate not pinned", reason)
         if self._identities and not self._identities.match(leaf):
-            return _HOSTNAME_MISMATCH, "No checkHost, checkIP or checkEmail matches the certificate"
-        fault = self._identity_fault(verification, leaf)
-        return (_CERT_REJECTED, fault) if fault is not None else None
+            reason = "No checkHost, checkIP or checkEmail matches the certificate"
+            return _Fault(_HOSTNAME_MISMATCH, "subject mismatch", reason)
+        unnamed = self._identity_fault(verification, leaf)
+        return _Fault(_CERT_REJECTED, "no allow rule matches", unnamed) if unnamed is not None else None
 
     def _identity_fault(self, verification: Verification, leaf: x509.Certificate) -> str | None:
         if not self._rules:

@@ -30,6 +30,7 @@ OPTIONS = GlobalOptions(
     chroot=None,
     locations={},
     debug=DEBUG,
+    fips=False,
     foreground=Foreground.QUIET,
     log=LogMode.APPEND,
     output=None,

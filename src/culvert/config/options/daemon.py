@@ -19,6 +19,7 @@ from culvert.config.values import (
     enumeration,
 )
 
+_NO_PROVIDER = "the OpenSSL binding in use has no call to load a provider"
 _NO_SEED = "OpenSSL seeds its random numbers from the kernel"
 _NO_ENGINES = "engines left OpenSSL with version 4.0"
 _WINDOWS = "it is an option of stunnel for Windows"
@@ -134,7 +135,7 @@ DAEMON = (
         YES_NO,
         "yes|no restrict cryptography to a FIPS provider",
         default=False,
-        availability=Availability.LATER,
+        global_field="fips",
     ),
     Option(
         "provider",
@@ -143,7 +144,8 @@ DAEMON = (
         "OpenSSL provider to load",
         repeatable=True,
         default=(),
-        availability=Availability.LATER,
+        availability=Availability.UNSUPPORTED,
+        reason=_NO_PROVIDER,
     ),
     Option(
         "providerParameter",
@@ -152,7 +154,8 @@ DAEMON = (
         "PROVIDER:PARAMETER=VALUE for an OpenSSL provider",
         repeatable=True,
         default=(),
-        availability=Availability.LATER,
+        availability=Availability.UNSUPPORTED,
+        reason=_NO_PROVIDER,
         secret=True,
     ),
     *(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from culvert.config.addresses import CONNECT, HOST, IP
 from culvert.config.alpn import PROTOCOLS
+from culvert.config.commands import COMMAND
 from culvert.config.model import TlsVersion
 from culvert.config.options.option import Availability, Option, Scope
 from culvert.config.tls_options import TLS_OPTION, TlsOption, tls_option
@@ -118,6 +119,13 @@ TLS = (
         KEY_SOURCE,
         "file of the private key, PEM",
         service_fields=("key",),
+    ),
+    Option(
+        "keylog",
+        Scope.SERVICE,
+        PATH,
+        "file to append the secrets of sessions to, for a network analyser",
+        service_fields=("key_log",),
     ),
     Option(
         "options",
@@ -235,51 +243,52 @@ TLS = (
         Scope.SERVICE,
         TEXT,
         "URI of a store of trusted certificates",
-        availability=Availability.LATER,
+        availability=Availability.UNSUPPORTED,
+        reason=f"{_BINDING}; files and folders go into CAfile and CApath",
     ),
     Option(
         "config",
         Scope.SERVICE,
-        TEXT,
+        COMMAND,
         "COMMAND[:VALUE] of OpenSSL's configuration",
         repeatable=True,
         default=(),
-        availability=Availability.LATER,
+        service_fields=("signature_algorithms",),
     ),
     Option(
         "CRLfile",
         Scope.SERVICE,
         PATH,
         "file of certificate revocation lists",
-        availability=Availability.LATER,
+        service_fields=("crl_file",),
     ),
     Option(
         "CRLpath",
         Scope.SERVICE,
         FOLDER,
         "folder of certificate revocation lists, named by hash",
-        availability=Availability.LATER,
+        service_fields=("crl_path",),
     ),
     Option(
         "PSKidentity",
         Scope.SERVICE,
         TEXT,
         "identity to send to a server that uses pre-shared keys",
-        availability=Availability.LATER,
+        service_fields=("psk_identity",),
     ),
     Option(
         "PSKsecrets",
         Scope.SERVICE,
         PATH,
         "file of pre-shared keys, IDENTITY:KEY in each line",
-        availability=Availability.LATER,
+        service_fields=("psk_secrets",),
     ),
     Option(
         "redirect",
         Scope.SERVICE,
         CONNECT,
         "[host:]port for clients whose certificate fails",
-        availability=Availability.LATER,
+        service_fields=("redirect",),
     ),
     Option(
         "sessiond",
