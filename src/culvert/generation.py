@@ -17,7 +17,7 @@ from pathlib import Path
 from culvert import config, connect, privileges, worker
 from culvert.address import UnixPath, show
 from culvert.config.model import Configuration, GlobalOptions, Service
-from culvert.errors import ConfigurationError, Diagnostic, Severity, os_reason
+from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError, os_reason
 from culvert.idents import ConnectionNumbers
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import Channel, Level, Log, open_log
@@ -25,6 +25,7 @@ from culvert.service import Prepared
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
 from culvert.turn import Turn
+from culvert.watch import Watched
 
 FIXED_OPTIONS = ("chroot", "foreground", "pid", "setgid", "setuid")
 """What a reload does not change, as in stunnel."""
@@ -82,6 +83,7 @@ class Generation:
     services: tuple[Prepared, ...]
     numbers: ConnectionNumbers
     turns: dict[str, Turn]
+    watched: Watched | None
     jailed: bool = False
     """Whether this process is in the jail, where the paths of its files start at the root."""
 
@@ -203,6 +205,7 @@ class _Build:
         services = configuration.services
         if options.chroot is None:
             services = tuple(_anchored(service) for service in services)
+        watched = Watched.of(services, options.chroot) if options.watch else None
         contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed
         try:
@@ -230,6 +233,7 @@ class _Build:
             prepared,
             ConnectionNumbers() if self._previous is None else self._previous.numbers,
             self._turns(prepared),
+            watched,
             jailed,
         )
 
@@ -274,13 +278,15 @@ class _Build:
         """Every service's context; the faults of all of them are reported together."""
         contexts: list[TlsContext] = []
         faults: list[Diagnostic] = []
+        unusable = True
         for service in services:
             try:
                 contexts.append(TlsContext(service, self._phrases))
             except ConfigurationError as error:
+                unusable = unusable and isinstance(error, UnusableFileError)
                 faults.extend(error.diagnostics)
         if faults:
-            raise ConfigurationError(faults)
+            raise (UnusableFileError if unusable else ConfigurationError)(faults)
         return contexts
 
     def _listener(self, service: Service) -> Listener | None:

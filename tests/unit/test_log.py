@@ -39,6 +39,7 @@ def options(output: Path, mode: LogMode = LogMode.APPEND) -> GlobalOptions:
         setuid=None,
         syslog=False,
         workers=None,
+        watch=False,
     )
 
 

@@ -31,6 +31,7 @@ JAILED = GlobalOptions(
     setuid=None,
     syslog=False,
     workers=1,
+    watch=False,
     locations={"output": LINE},
 )
 

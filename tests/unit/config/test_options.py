@@ -25,7 +25,7 @@ SERVICE = """
     socket stack TIMEOUTbusy TIMEOUTclose TIMEOUTconnect TIMEOUTidle TIMEOUTocsp
 """
 
-OWN = "include workers"
+OWN = "include watch workers"
 """What is no row of the reference: `include` is syntax there, and `workers` is Culvert's."""
 
 REPEATABLE = """
