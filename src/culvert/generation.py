@@ -8,6 +8,7 @@ closed. A build that fails undoes what it began and leaves the generation before
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,7 @@ from culvert.log import Channel, Level, Log, open_log
 from culvert.service import Prepared
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
+from culvert.tls.lifetime import Lifetime
 from culvert.turn import Turn
 from culvert.watch import Watched
 
@@ -219,6 +221,7 @@ class _Build:
         try:
             main = log.channel(options.debug, "main")
             self._report(configuration, main)
+            _report_lifetimes(services, contexts, main)
             prepared = self._prepare(zip(services, contexts, listeners, strict=True), main)
             main.notice("Configuration successful")
         except BaseException:
@@ -303,6 +306,18 @@ class _Build:
     def _turns(self, services: tuple[Prepared, ...]) -> dict[str, Turn]:
         known = dict(self._previous.turns) if self._previous is not None else {}
         return known | {p.config.name: p.turn for p in services if p.turn is not None}
+
+
+def _report_lifetimes(services: Sequence[Service], contexts: Sequence[TlsContext], main: Channel) -> None:
+    """Log what is left of each service's certificate, and of what leads from it to a root where that ends."""
+    now = datetime.datetime.now(datetime.UTC)
+    for service, context in zip(services, contexts, strict=True):
+        chain = context.credentials.chain if context.credentials is not None else ()
+        for depth, certificate in enumerate(chain):
+            lifetime = Lifetime.of(certificate, now)
+            if depth == 0 or lifetime.ends_soon:
+                level = Level.WARNING if lifetime.ends_soon else Level.INFO
+                main.write(level, f"Service [{service.name}]: {lifetime}")
 
 
 def _worker_count(options: GlobalOptions) -> int:
