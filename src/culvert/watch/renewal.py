@@ -162,11 +162,14 @@ class Renewal:
 
     def _ask(self, found: Watched, changed: list[str], retry: bool) -> None:
         earliest = self._reloaded + self._timing.apart
+        if self._checked < earliest and retry:
+            self._retry_at = earliest
+            return
         if self._checked < earliest:
             self._check_at = earliest
             return
         self._retry_at = math.inf
-        self._refused, self._asked, self._reloaded = found, True, self._checked
+        self._refused, self._asked, self._reloaded = found, True, time.monotonic()
         if not retry:
             self._retried = 0
             self._host.log().notice(f"Changed: {', '.join(changed)}")
