@@ -59,7 +59,7 @@ class SingleProcess:
         in the log, and in what the process that waits for it says.
         """
         self._generation = self._build(None)
-        status = ExitStatus.OK
+        status, reason = ExitStatus.OK, ""
         try:
             self._detach(self._generation.options)
             with worker.running_loop() as loop:
@@ -69,13 +69,14 @@ class SingleProcess:
             if configured and self._report is None:
                 raise
             status = ExitStatus.CONFIGURATION if configured else ExitStatus.FAILED_START
-            self._refuse(status, str(error))
+            reason = str(error)
         except Exception:
             self._log.fault("The daemon")
-            status = ExitStatus.CRASH
-            self._refuse(status, "The daemon failed")
+            status, reason = ExitStatus.CRASH, "The daemon failed"
         finally:
             self._generation.retire(None)
+        if reason:  # told when nothing is left: who waits for the start may look
+            self._refuse(status, reason)
         self._log.notice("Terminated")
         return status
 
