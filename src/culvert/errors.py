@@ -10,6 +10,7 @@ import enum
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 
 class CulvertError(Exception):
@@ -73,12 +74,19 @@ class ConfigurationError(CulvertError):
         location: Location | None = None,
         service: str | None = None,
         hint: str | None = None,
-    ) -> ConfigurationError:
+    ) -> Self:
         """An error of one finding."""
         return cls([Diagnostic(Severity.ERROR, message, location, service, hint)])
 
     def __str__(self) -> str:
         return "\n".join(str(d) for d in self.diagnostics)
+
+
+class UnusableFileError(ConfigurationError):
+    """A certificate or key file, named by a configuration that is good otherwise, cannot be used as it is.
+
+    It may be in the middle of its renewal.
+    """
 
 
 class PeerError(CulvertError):

@@ -8,6 +8,7 @@ closed. A build that fails undoes what it began and leaves the generation before
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from culvert import config, connect, privileges, worker
 from culvert.address import Address, UnixPath, show
 from culvert.config.model import Configuration, GlobalOptions, Service
-from culvert.errors import ConfigurationError, Diagnostic, Severity, os_reason
+from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError, os_reason
 from culvert.idents import ConnectionNumbers
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import Channel, Level, Log, open_log
@@ -25,7 +26,9 @@ from culvert.service import Prepared
 from culvert.tls import fips
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
+from culvert.tls.lifetime import Lifetime
 from culvert.turn import Turn
+from culvert.watch import Watched
 
 FIXED_OPTIONS = ("chroot", "foreground", "pid", "setgid", "setuid")
 """What a reload does not change, as in stunnel."""
@@ -83,6 +86,7 @@ class Generation:
     services: tuple[Prepared, ...]
     numbers: ConnectionNumbers
     turns: dict[str, Turn]
+    watched: Watched | None
     jailed: bool = False
     """Whether this process is in the jail, where the paths of its files start at the root."""
 
@@ -208,6 +212,7 @@ class _Build:
         services = configuration.services
         if options.chroot is None:
             services = tuple(_anchored(service) for service in services)
+        watched = Watched.of(services, options.chroot) if options.watch else None
         contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed
         try:
@@ -221,6 +226,7 @@ class _Build:
         try:
             main = log.channel(options.debug, "main")
             self._report(configuration, main)
+            _report_lifetimes(services, contexts, main)
             prepared = self._prepare(zip(services, contexts, listeners, strict=True), main)
             main.notice("Configuration successful")
         except BaseException:
@@ -235,6 +241,7 @@ class _Build:
             prepared,
             ConnectionNumbers() if self._previous is None else self._previous.numbers,
             self._turns(prepared),
+            watched,
             jailed,
         )
 
@@ -286,13 +293,15 @@ class _Build:
         """Every service's context; the faults of all of them are reported together."""
         contexts: list[TlsContext] = []
         faults: list[Diagnostic] = []
+        unusable = True
         for service in services:
             try:
                 contexts.append(TlsContext(service, self._phrases))
             except ConfigurationError as error:
+                unusable = unusable and isinstance(error, UnusableFileError)
                 faults.extend(error.diagnostics)
         if faults:
-            raise ConfigurationError(faults)
+            raise (UnusableFileError if unusable else ConfigurationError)(faults)
         return contexts
 
     def _listener(self, service: Service) -> Listener | None:
@@ -309,6 +318,18 @@ class _Build:
     def _turns(self, services: tuple[Prepared, ...]) -> dict[str, Turn]:
         known = dict(self._previous.turns) if self._previous is not None else {}
         return known | {p.config.name: p.turn for p in services if p.turn is not None}
+
+
+def _report_lifetimes(services: Sequence[Service], contexts: Sequence[TlsContext], main: Channel) -> None:
+    """Log what is left of each service's certificate, and of what leads from it to a root where that ends."""
+    now = datetime.datetime.now(datetime.UTC)
+    for service, context in zip(services, contexts, strict=True):
+        chain = context.credentials.chain if context.credentials is not None else ()
+        for depth, certificate in enumerate(chain):
+            lifetime = Lifetime.of(certificate, now)
+            if depth == 0 or lifetime.ends_soon:
+                level = Level.WARNING if lifetime.ends_soon else Level.INFO
+                main.write(level, f"Service [{service.name}]: {lifetime}")
 
 
 def _worker_count(options: GlobalOptions) -> int:

@@ -9,7 +9,10 @@ ports may be out of its reach; then the running configuration goes on, as with a
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
+import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ from culvert.generation import Generation
 from culvert.jail import Place
 from culvert.log import Channel
 from culvert.privileges import ExitStatus
+from culvert.watch import Host, Renewal, Watched
 from culvert.worker import Worker
 
 
@@ -44,6 +48,9 @@ class SingleProcess:
         self._pid_file: privileges.PidFile | None = None
         self._report: privileges.StartReport | None = None
         self._home: Path | None = None
+        self._renewal: Renewal
+        self._renewing: asyncio.TimerHandle | None = None
+        self._obstacle_told = ""
 
     def run(self) -> int:
         """Serve until a signal says otherwise; returns an `ExitStatus`. To be called once.
@@ -52,7 +59,7 @@ class SingleProcess:
         in the log, and in what the process that waits for it says.
         """
         self._generation = self._build(None)
-        status = ExitStatus.OK
+        status, reason = ExitStatus.OK, ""
         try:
             self._detach(self._generation.options)
             with worker.running_loop() as loop:
@@ -62,13 +69,14 @@ class SingleProcess:
             if configured and self._report is None:
                 raise
             status = ExitStatus.CONFIGURATION if configured else ExitStatus.FAILED_START
-            self._refuse(status, str(error))
+            reason = str(error)
         except Exception:
             self._log.fault("The daemon")
-            status = ExitStatus.CRASH
-            self._refuse(status, "The daemon failed")
+            status, reason = ExitStatus.CRASH, "The daemon failed"
         finally:
             self._generation.retire(None)
+        if reason:  # told when nothing is left: who waits for the start may look
+            self._refuse(status, reason)
         self._log.notice("Terminated")
         return status
 
@@ -95,6 +103,7 @@ class SingleProcess:
 
     async def _live(self) -> None:
         """From the pid file to the last connection's end. Raises ConfigurationError when the start fails."""
+        self._renewal = self._make_renewal()
         self._catch_signals()  # before the pid file: who reads that may send a signal at once
         try:
             if self._pid_file is not None:
@@ -103,9 +112,11 @@ class SingleProcess:
             self._start(self._generation, Worker(self._generation.assignment(0)))
             if self._report is not None:
                 self._report.send(ExitStatus.OK)
+            self._watch_files()
             await self._stopped.wait()
             await self._end()
         finally:
+            self._end_renewal()
             self._remove_pid_file()
 
     def _start(self, generation: Generation, fresh: Worker) -> None:
@@ -167,14 +178,18 @@ class SingleProcess:
         try:
             generation, fresh = self._prepare()
         except (ConfigurationError, OSError) as error:
+            if self._renewal.waits(error):
+                return
             for line in str(error).splitlines():
                 self._log.error(line)
             self._log.error("Configuration failed")
-        except Exception:  # the running configuration outlives a fault in loading another
+        except Exception as error:  # the running configuration outlives a fault in loading another
+            self._renewal.waits(error)
             self._log.fault("Loading the configuration")
             self._log.error("Configuration failed")
         else:
             self._commit(generation, fresh)
+            self._watch_files()
 
     def _prepare(self) -> tuple[Generation, Worker]:
         """The next generation and its worker. A failure leaves everything as it was."""
@@ -195,6 +210,51 @@ class SingleProcess:
         task = asyncio.get_running_loop().create_task(_see_off(leaving))
         self._leaving[task] = leaving
         task.add_done_callback(self._leaving.__delitem__)
+
+    # Changed files.
+
+    def _make_renewal(self) -> Renewal:
+        loop = asyncio.get_running_loop()
+
+        def hear(channel: socket.socket, react: Callable[[], None]) -> None:
+            loop.add_reader(channel, self._renew, react)
+
+        return Renewal(Host(self._reload, lambda: self._log, hear, loop.remove_reader))
+
+    def _watch_files(self) -> None:
+        """Watch the files of the generation, where a reload could read them again; else say why not, once."""
+        watched = self._generation.watched
+        obstacle = self._obstacle(watched) if watched is not None else ""
+        if obstacle != self._obstacle_told:
+            self._log.warning(f"Changed files are not noticed: {obstacle}; 'workers' of 1 or more can do it")
+        self._obstacle_told = obstacle
+        self._renewal.follow(None if obstacle else watched)
+        self._await_renewal()
+
+    def _obstacle(self, watched: Watched) -> str:
+        if self._generation.options.chroot is not None:
+            return "this process is behind 'chroot', and they are outside"
+        unreadable = watched.unreadable()
+        return f"this process may not read {', '.join(unreadable)} any more" if unreadable else ""
+
+    def _end_renewal(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+        self._renewal.end()
+
+    def _renew(self, step: Callable[[], None]) -> None:
+        step()
+        self._await_renewal()
+
+    def _await_renewal(self) -> None:
+        """Have the renewal act when it wants to."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+        if self._renewal.due < math.inf:
+            self._renewing = asyncio.get_running_loop().call_later(
+                max(0.0, self._renewal.due - time.monotonic()), self._renew, self._renewal.act
+            )
 
 
 async def _see_off(leaving: _Leaving) -> None:

@@ -29,6 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"culvert"}),
     frozenset({"supervisor", "single"}),
     frozenset({"generation"}),
+    frozenset({"watch"}),
     frozenset({"privileges"}),
     frozenset({"worker", "server"}),
     frozenset({"control"}),
@@ -59,6 +60,7 @@ FORBIDDEN: dict[str, frozenset[str]] = {
     "negotiate": NETWORK,
     # Its control channels are sockets; a client's byte, an event loop and a key are not its business.
     "supervisor": CRYPTOGRAPHY | {"asyncio", "uvloop", "culvert.tls"},
+    "watch": CRYPTOGRAPHY | {"asyncio", "uvloop", "culvert.tls"},
 }
 
 # What only one module, or the modules of one folder, may import.
@@ -66,6 +68,8 @@ CONFINED: dict[str, str] = {
     "typer": "culvert.cli",
     "click": "culvert.cli",
     "rich": "culvert.cli",
+    # It starts a thread, which does not go together with a fork.
+    "watchfiles": "culvert.watch.process",
     "OpenSSL._util": "culvert.tls._openssl",
     "OpenSSL.SSL._lib": "culvert.tls._openssl",
     "OpenSSL.SSL._ffi": "culvert.tls._openssl",

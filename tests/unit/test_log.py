@@ -40,6 +40,7 @@ def options(output: Path, mode: LogMode = LogMode.APPEND) -> GlobalOptions:
         setuid=None,
         syslog=False,
         workers=None,
+        watch=False,
     )
 
 

@@ -32,6 +32,7 @@ JAILED = GlobalOptions(
     setuid=None,
     syslog=False,
     workers=1,
+    watch=False,
     locations={"output": LINE},
 )
 

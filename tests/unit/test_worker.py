@@ -252,7 +252,7 @@ class TestServices:
         generation = loader.build("debug = 7\n" + service(f"127.0.0.1:{port}") + text)
         second = start(generation, 1)
         second.tell(control.LIST)
-        assert "[own]" not in await_line(loader, "Service [one]")
+        assert "Service [own] in process" not in await_line(loader, "Service [one] in process")
         second.tell(control.STOP)
         assert second.wait() == 0
         first = start(generation, 0)

@@ -17,9 +17,19 @@ from culvert.errors import ConfigurationError, Diagnostic, Location, Severity
 from culvert.jail import inside
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import PassPhrases
-from culvert.tls.inspection import inspect
+from culvert.tls.inspection import inspect, lifetimes
+from culvert.tls.lifetime import Lifetime
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCertificate:
+    """A certificate that services show: their names, the file, and what is left of it."""
+
+    services: tuple[str, ...]
+    path: str
+    lifetime: Lifetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,7 @@ class Report:
 
     file: str
     findings: tuple[Diagnostic, ...]
+    certificates: tuple[OwnCertificate, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -46,7 +57,17 @@ def check(file: str, now: datetime.datetime) -> Report:
     found = [
         finding for service in configuration.services for finding in _examine(service, configuration, now)
     ]
-    return Report(file, (*configuration.findings, *_merged(found)))
+    own = _own_certificates(configuration.services, now)
+    return Report(file, (*configuration.findings, *_merged(found)), own)
+
+
+def _own_certificates(services: Iterable[Service], now: datetime.datetime) -> tuple[OwnCertificate, ...]:
+    """The certificates of all services, each once."""
+    found: dict[tuple[str, Lifetime], list[str]] = {}
+    for service in services:
+        for lifetime in lifetimes(service, now):
+            found.setdefault((service.cert or "", lifetime), []).append(service.name)
+    return tuple(OwnCertificate(tuple(names), path, lifetime) for (path, lifetime), names in found.items())
 
 
 def _examine(
@@ -87,10 +108,14 @@ def _merged(findings: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
 
 
 def show_text(report: Report, console: Console) -> None:
-    """One finding a line, `SEVERITY: FILE:LINE: "the line": what is wrong (what to do)`, and a summary."""
+    """One finding a line, `SEVERITY: FILE:LINE: "the line": what is wrong (what to do)`; then what is left of
+    each certificate, and a summary.
+    """
     for finding in report.findings:
         mark = (f"{finding.severity.value}: ", _STYLES[finding.severity])
         console.print(Text.assemble(mark, printable(str(finding))), soft_wrap=True)
+    for own in report.certificates:
+        console.print(Text(printable(f"{own.path}: {own.lifetime}")), soft_wrap=True)
     counts = ", ".join(f"{report.count(severity)} {severity.value}(s)" for severity in Severity)
     style = "bold green" if report.ok else "bold red"
     verdict = "can be used" if report.ok else "cannot be used"
@@ -101,10 +126,29 @@ def to_json(report: Report) -> str:
     """The report as one JSON object.
 
     {"file": str, "ok": bool, "findings": [{"severity": "error" | "warning" | "note", "path": str | null,
-    "line": int | null, "text": str | null, "service": str | null, "message": str, "hint": str | null}]}
+    "line": int | null, "text": str | null, "service": str | null, "message": str, "hint": str | null}],
+    "certificates": [{"services": [str], "path": str, "subject": str, "expires": str, "days": int}]}
+
+    `expires` is in the form of ISO 8601.
     """
     findings = [_as_object(finding) for finding in report.findings]
-    return json.dumps({"file": report.file, "ok": report.ok, "findings": findings}, indent=2)
+    certificates = [
+        {
+            "services": own.services,
+            "path": own.path,
+            "subject": own.lifetime.subject,
+            "expires": own.lifetime.expires.isoformat(),
+            "days": own.lifetime.days,
+        }
+        for own in report.certificates
+    ]
+    report_object = {
+        "file": report.file,
+        "ok": report.ok,
+        "findings": findings,
+        "certificates": certificates,
+    }
+    return json.dumps(report_object, indent=2)
 
 
 def _as_object(finding: Diagnostic) -> dict[str, str | int | None]:

@@ -159,6 +159,7 @@ class GlobalOptions:
     syslog: bool
     workers: int | None
     """How many workers; None is one for each processor that may be used, 0 is no fork at all."""
+    watch: bool
     locations: Mapping[str, Location]
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 from culvert.config.model import GlobalOptions
 from culvert.log import Log
+from culvert.watch import Watched
 
 
 class Generation(Protocol):
@@ -18,6 +19,8 @@ class Generation(Protocol):
     log: Log
     """May be shared by generations. The supervisor closes it once no generation in use has it."""
     workers: int
+    watched: Watched | None
+    """The files whose change is to lead to a reload; None where no change is to."""
 
     def announce(self) -> None:
         """Log what is bound and that connections are accepted: this generation is current from now on."""

@@ -16,6 +16,7 @@ import math
 import os
 import selectors
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from culvert.privileges import ExitStatus
 from culvert.supervisor.contract import Build, Generation
 from culvert.supervisor.process import Worker, fork_worker, main_channel
 from culvert.supervisor.signals import SignalPipe, signal_name
+from culvert.watch import Host, Renewal
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Supervisor:
         self._report: privileges.StartReport | None = None
         self._home: Path | None = None
         self._selector = selectors.PollSelector()
+        self._renewal = Renewal(Host(self._reload, lambda: self._log, self._hear, self._selector.unregister))
         self._actions: dict[int, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._stop,
@@ -156,6 +159,7 @@ class Supervisor:
             os.waitpid(pid, 0)
 
     def _leave(self) -> None:
+        self._renewal.end()
         if self._pid_file is not None:
             try:
                 self._pid_file.remove()
@@ -188,10 +192,15 @@ class Supervisor:
         else:
             self._announce_when_drained()
 
+    def _hear(self, channel: socket.socket, react: Callable[[], None]) -> None:
+        self._selector.register(channel, selectors.EVENT_READ, react)
+
     def _patience(self) -> float | None:
         """How long the loop may wait: to the next deadline, or for ever."""
         deadlines = [worker.deadline for worker in self._workers.values()]
-        nearest = min([*deadlines, *(one.due for one in self._replacements), self._announce_by])
+        nearest = min(
+            [*deadlines, *(one.due for one in self._replacements), self._announce_by, self._renewal_due]
+        )
         return None if nearest == math.inf else max(0.0, nearest - time.monotonic())
 
     def _meet_deadlines(self) -> None:
@@ -206,22 +215,36 @@ class Supervisor:
             self._replace(one)
         if self._announce_by <= now:
             self._announce()
+        if self._renewal_due <= now:
+            self._renewal.act()
+
+    @property
+    def _renewal_due(self) -> float:
+        """When changed files are to be looked at: not while a reload is under way."""
+        return math.inf if self._reloading or self._stopping else self._renewal.due
 
     # Generations: prepare, prove, commit or undo.
+
+    @property
+    def _reloading(self) -> bool:
+        return self._candidate is not None or self._announce_by < math.inf
 
     def _reload(self) -> None:
         if self._stopping:
             return
-        if self._candidate is not None or self._announce_by < math.inf:
+        if self._reloading:
             self._reload_again = True
             return
         try:
             candidate = self._prepare()
         except ConfigurationError as error:
+            if self._renewal.waits(error):
+                return
             for finding in error.diagnostics:
                 self._log.error(str(finding))
             self._log.error("Configuration failed")
         except Exception:  # the running configuration outlives a fault in loading another
+            self._renewal.waits(None)
             self._log.fault("Loading the configuration")
             self._log.error("Configuration failed")
         else:
@@ -254,6 +277,7 @@ class Supervisor:
                     worker.deadline = time.monotonic()
             old.retire(new)
             self._close_log(old)
+        self._renewal.follow(new.watched)
         self._announce_when_drained()
 
     def _announce_when_drained(self) -> None:
@@ -279,6 +303,7 @@ class Supervisor:
         if self._current is None:
             self._refuse(status, reason)
             return
+        self._renewal.waits(None)
         self._log.error(reason)
         self._log.error("Configuration failed")
         self._close_log(failed)
@@ -328,6 +353,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self._report is not None:
             self._report.close()
+        self._renewal.let_go()
         for worker in self._workers.values():
             worker.channel.close()
         for other in self._generations():
@@ -346,6 +372,7 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            self._renewal.reaped(pid, status)
             if pid in self._workers:
                 self._bury(self._workers.pop(pid), os.waitstatus_to_exitcode(status))
 

@@ -14,7 +14,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from culvert.config.model import Service
-from culvert.errors import ConfigurationError
+from culvert.errors import ConfigurationError, UnusableFileError
 from culvert.tls import alpn, key_log, psk, stapling
 from culvert.tls import credentials as credentials_module
 from culvert.tls._openssl import context_pointer, ffi, lib, use_store
@@ -32,6 +32,9 @@ from culvert.tls.verify import Pins, Verification, Verifier
 _ALLOW_CLIENT_RENEGOTIATION = 1 << 8
 _NO_RENEGOTIATION = 1 << 30
 _NO_TICKET = 1 << 14
+
+_FILE_OPTIONS = frozenset({"cert", "key", "CAfile"})
+"""Options whose values are refused for what stands in a file."""
 
 SERVER_NAME_LIMIT = 255
 """Longest server name in bytes (TLSEXT_MAXLEN_host_name of openssl/tls1.h)."""
@@ -207,7 +210,8 @@ class TlsContext:
             yield
         except (SSL.Error, crypto.Error) as error:
             reasons = [entry[2] for entry in error.args[0]] if error.args else []
-            raise ConfigurationError.single(
+            fault = UnusableFileError if option in _FILE_OPTIONS else ConfigurationError
+            raise fault.single(
                 f"OpenSSL refuses '{option} = {value}': {', '.join(reasons) or 'no reason given'}",
                 self._service.where(option, "cert"),
                 self._service.name,

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key, pkcs12
 
 from culvert.config.model import Service
-from culvert.errors import ConfigurationError, os_reason
+from culvert.errors import UnusableFileError, os_reason
 
 PrivateKey = (
     rsa.RSAPrivateKey
@@ -67,7 +67,7 @@ class PassPhrases:
 
 
 def load(service: Service, phrases: PassPhrases) -> Credentials | None:
-    """The service's `cert` and `key`; None where it has no certificate. Raises ConfigurationError."""
+    """The service's `cert` and `key`; None where it has no certificate. Raises UnusableFileError."""
     if service.cert is None:
         return None
     data = read(service, "cert", service.cert)
@@ -84,7 +84,7 @@ def load(service: Service, phrases: PassPhrases) -> Credentials | None:
 
 
 def read(service: Service, option: str, path: str) -> bytes:
-    """The bytes of a file that `option` names. Raises ConfigurationError."""
+    """The bytes of a file that `option` names. Raises UnusableFileError."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(FILE_LIMIT + 1)
@@ -96,7 +96,7 @@ def read(service: Service, option: str, path: str) -> bytes:
 
 
 def certificates(service: Service, option: str, path: str, data: bytes) -> tuple[x509.Certificate, ...]:
-    """Every certificate of a PEM file, in its order: one at least. Raises ConfigurationError."""
+    """Every certificate of a PEM file, in its order: one at least. Raises UnusableFileError."""
     try:
         found = x509.load_pem_x509_certificates(data)
     except ValueError:
@@ -168,5 +168,5 @@ def _matching(service: Service, credentials: Credentials) -> Credentials:
     return credentials
 
 
-def _fault(service: Service, option: str, message: str, hint: str | None = None) -> ConfigurationError:
-    return ConfigurationError.single(message, service.where(option, "cert"), service.name, hint)
+def _fault(service: Service, option: str, message: str, hint: str | None = None) -> UnusableFileError:
+    return UnusableFileError.single(message, service.where(option, "cert"), service.name, hint)

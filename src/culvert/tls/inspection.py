@@ -28,13 +28,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from culvert.config.model import Service
 from culvert.errors import Diagnostic, Severity
-
-EXPIRY_WARNING = datetime.timedelta(days=30)
+from culvert.tls.lifetime import MINUTE, SOON, Lifetime
 
 FILE_LIMIT = 16 << 20
 """The largest file that is read; the CA bundle of a distribution has a quarter of a megabyte."""
-
-_MINUTE = "%Y-%m-%d %H:%M UTC"
 
 
 def inspect(service: Service, ca_path: Path | None, now: datetime.datetime) -> tuple[Diagnostic, ...]:
@@ -53,6 +50,16 @@ def inspect(service: Service, ca_path: Path | None, now: datetime.datetime) -> t
     return tuple(inspector.findings)
 
 
+def lifetimes(service: Service, now: datetime.datetime) -> tuple[Lifetime, ...]:
+    """What is left of the service's own certificates: of those it can read; `inspect` tells of others."""
+    if service.cert is None:
+        return ()
+    inspector = _Inspector(service, now)
+    file = inspector.read(service.cert, "cert")
+    chain = inspector.load_chain(file)[0] if file is not None else ()
+    return tuple(Lifetime.of(each.certificate, now) for each in chain)
+
+
 class _Inspector:
     """One pass over the files of one service."""
 
@@ -63,28 +70,24 @@ class _Inspector:
 
     def inspect_identity(self, path: str) -> None:
         """The service's own certificate, its chain, and the private key that goes with them."""
-        file = self._read(path, "cert")
+        file = self.read(path, "cert")
         if file is None:
             return
-        chain: tuple[_Certificate, ...] = ()
-        key = None
+        chain, key = self.load_chain(file)
         separate_key = self._service.key if self._service.key != path else None
-        if _is_pkcs12(file.data):
-            chain, key = self._load_pkcs12(file)
-        else:
-            chain = self._load_certificates(file, "cert")
+        if not _is_pkcs12(file.data):
             self._judge_order(path, chain)
             if separate_key is None:
                 key = self._load_key(file)
         if separate_key is not None:
-            key_file = self._read(separate_key, "key")
+            key_file = self.read(separate_key, "key")
             key = self._load_key(key_file) if key_file is not None else None
         self._judge_validity(path, chain)
         if chain and key is not None:
             self._judge_match(path, chain, key)
 
     def inspect_trusted(self, path: str) -> None:
-        file = self._read(path, "CAfile")
+        file = self.read(path, "CAfile")
         if file is None:
             return
         trusted = self._load_certificates(file, "CAfile")
@@ -93,7 +96,7 @@ class _Inspector:
             self._warn(
                 "CAfile",
                 f"{path}: {len(expired)} of its {len(trusted)} trusted certificate(s) expired, "
-                f"the first of them {expired[0].subject} on {expired[0].not_after:{_MINUTE}}",
+                f"the first of them {expired[0].subject} on {expired[0].not_after:{MINUTE}}",
             )
 
     def inspect_directory(self, path: Path) -> None:
@@ -103,6 +106,12 @@ class _Inspector:
             reason = _reason(error)
         if reason is not None:
             self._warn("CApath", f"{path} cannot be searched: {reason}")
+
+    def load_chain(self, file: _File) -> tuple[tuple[_Certificate, ...], bytes | None]:
+        """The certificates of cert's file and, of a PKCS#12 file, the public half of its key."""
+        if _is_pkcs12(file.data):
+            return self._load_pkcs12(file)
+        return self._load_certificates(file, "cert"), None
 
     def _load_certificates(self, file: _File, option: str) -> tuple[_Certificate, ...]:
         if b"-----BEGIN " not in file.data:
@@ -154,14 +163,14 @@ class _Inspector:
     def _judge_validity(self, path: str, chain: Sequence[_Certificate]) -> None:
         for certificate in chain:
             name = f"{path}: the certificate {certificate.subject}"
-            end = f"{certificate.not_after:{_MINUTE}}"
+            end = f"{certificate.not_after:{MINUTE}}"
             if certificate.not_after < self._now:
                 self._warn("cert", f"{name} expired on {end}")
-            elif certificate.not_after < self._now + EXPIRY_WARNING:
+            elif certificate.not_after < self._now + SOON:
                 days = (certificate.not_after - self._now).days
                 self._warn("cert", f"{name} expires on {end}, in {days} day(s)")
             if certificate.not_before > self._now:
-                self._warn("cert", f"{name} is not valid before {certificate.not_before:{_MINUTE}}")
+                self._warn("cert", f"{name} is not valid before {certificate.not_before:{MINUTE}}")
 
     def _judge_match(self, path: str, chain: Sequence[_Certificate], key: bytes) -> None:
         if chain[0].public_key is None or chain[0].public_key == key:
@@ -183,7 +192,7 @@ class _Inspector:
                     "the service's own certificate first, then each one's issuer",
                 )
 
-    def _read(self, path: str, option: str) -> _File | None:
+    def read(self, path: str, option: str) -> _File | None:
         """The file; None, and a finding, where it cannot be read or would be used up by reading."""
         try:
             with open(path, "rb", opener=_open_without_waiting) as stream:

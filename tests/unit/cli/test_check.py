@@ -34,13 +34,26 @@ def check(path: Path, content: str) -> tuple[int, dict[str, Any]]:
     return result.returncode, json.loads(result.stdout)
 
 
-def test_a_good_configuration(tmp_path: Path, cert: Path) -> None:
+def test_a_good_configuration(tmp_path: Path, cert: Path, leaf: Identity) -> None:
     path = tmp_path / "good.conf"
     status, report = check(path, server(cert))
-    assert (status, report) == (0, {"file": str(path), "ok": True, "findings": []})
+    end = leaf.certificate.not_valid_after_utc
+    days = report["certificates"][0]["days"]
+    assert days in (363, 364)  # what is left of 365 days, on a slow machine
+    own = {
+        "services": ["tunnel"],
+        "path": str(cert),
+        "subject": "CN=leaf",
+        "expires": end.isoformat(),
+        "days": days,
+    }
+    assert (status, report) == (0, {"file": str(path), "ok": True, "findings": [], "certificates": [own]})
     result = culvert("check", str(path))
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == f"{path} can be used: 0 error(s), 0 warning(s), 0 note(s)\n"
+    assert result.stdout.splitlines() == [
+        f"{cert}: the certificate CN=leaf expires in {days} days ({end:%Y-%m-%d %H:%M UTC})",
+        f"{path} can be used: 0 error(s), 0 warning(s), 0 note(s)",
+    ]
 
 
 def test_all_errors_are_reported_together(tmp_path: Path) -> None:
@@ -89,6 +102,8 @@ def test_a_file_that_services_share_is_reported_once(tmp_path: Path, leaf: Ident
     assert status == 0
     (finding,) = report["findings"]
     assert (finding["line"], finding["service"]) == (1, None)
+    (own,) = report["certificates"]
+    assert own["services"] == ["one", "two", "three"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from culvert.errors import ConfigurationError, Location
 from culvert.jail import Place
 from culvert.log import FileSink, Log
 from culvert.supervisor import Generation, Supervisor, Timing
+from culvert.watch import Watched
 
 PATIENCE = 20.0
 DEBUG = Debug(level=7, facility=3)
@@ -41,6 +42,7 @@ OPTIONS = GlobalOptions(
     setuid=None,
     syslog=False,
     workers=None,
+    watch=False,
 )
 
 
@@ -66,6 +68,7 @@ class SmallGeneration:
         self.options = options
         self.log = setup.log
         self.workers = setup.workers
+        self.watched: Watched | None = None
         self.number = number
         self._gate = setup.gate
         self._behaviour = behaviour

@@ -123,6 +123,14 @@ DAEMON = (
         global_field="syslog",
     ),
     Option(
+        "watch",
+        Scope.GLOBAL,
+        YES_NO,
+        "yes|no reload when certificate, key or CA files change",
+        default=False,
+        global_field="watch",
+    ),
+    Option(
         "workers",
         Scope.GLOBAL,
         WORKERS,
