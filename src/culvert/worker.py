@@ -121,8 +121,12 @@ class Worker:
                 sock.close()
 
     async def drain(self) -> None:
-        """Accept nothing more; return when the last connection has ended."""
-        self.stop_accepting()
+        """Accept nothing more; return when the last connection has ended.
+
+        What waits in the queues is left alone: a successor in the same process may serve it already.
+        """
+        for service in self._services:
+            service.stop_accepting()
         for service in self._services:
             await service.finished()
 
