@@ -110,6 +110,7 @@ class SingleProcess:
                 self._pid_file.create()
             self._generation.close_jail()
             self._start(self._generation, Worker(self._generation.assignment(0)))
+            self._generation.announce()
             if self._report is not None:
                 self._report.send(ExitStatus.OK)
             self._watch_files()
@@ -123,7 +124,6 @@ class SingleProcess:
         worker.report_faults(asyncio.get_running_loop(), generation.main)
         self._generation, self._worker = generation, fresh
         fresh.start()
-        generation.announce()
 
     async def _end(self) -> None:
         """End all connections, also those that are left of earlier generations."""
@@ -207,6 +207,7 @@ class SingleProcess:
         leaving.worker.stop_accepting()
         self._start(generation, fresh)
         leaving.generation.retire(generation)
+        generation.announce()  # whoever connects from now on can only meet the new generation
         task = asyncio.get_running_loop().create_task(_see_off(leaving))
         self._leaving[task] = leaving
         task.add_done_callback(self._leaving.__delitem__)
