@@ -11,12 +11,19 @@ import pytest
 from .certificates import Certificates
 from .harness import Culvert
 from .peers import Peers
+from .pki import Pki
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """The authorities and leaves of this run."""
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """The authorities, leaves and CRLs of the outcome tables."""
+    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture
