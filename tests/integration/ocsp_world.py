@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -83,26 +84,26 @@ def ocsp_world(folder: Path) -> Iterator[OcspWorld]:
         for name, answer in answers.items():
             pki.write(f"staple_{name}", answer)
         odd = stack.enter_context(OddResponder(answers))
-        index = write_index(folder / "index")
-        middle = write_index(folder / "middle-index", [pki.kinds["chained"]], [pki.kinds["chainedrevoked"]])
+        kinds = pki.kinds
+        # A responder's port must be known before the certificates that name it, and their serials before it.
+        serials = {name: x509.random_serial_number() for name in ("aiagood", "aiarevoked")}
+        known = [kinds[name].certificate.serial_number for name in ("good", "self", "stranger")]
+        revoked = [kinds["revoked"].certificate.serial_number, serials["aiarevoked"]]
+        index = write_index(folder / "index", [*known, serials["aiagood"]], revoked)
 
         def honest(*arguments: str, signer: Leaf | None = None) -> str:
             running = ocsp_responder(pki.root, index, signer or pki.root, *arguments)
             return f"http://127.0.0.1:{stack.enter_context(running).port}"
 
         named = honest()
-        _issue_with_responder(pki, named, odd, stack.enter_context(_closed_port()))
-        kinds = pki.kinds
-        known = ["good", "self", "aiagood", "aiatwo", "stranger"]
-        # The responders read it again with the next request.
-        write_index(index, [kinds[name] for name in known], [kinds["revoked"], kinds["aiarevoked"]])
+        _issue_with_responder(pki, named, odd, stack.enter_context(_closed_port()), serials)
         urls = {
             "responder": named,
             "by_delegated": honest(signer=signers["delegated"]),
             "by_undelegated": honest(signer=signers["undelegated"]),
             "by_foreign": honest(signer=signers["foreign"]),
             "badsig": honest("-badsig"),
-            "middle_responder": _of_middle(stack, pki, middle),
+            "middle_responder": _of_middle(stack, pki),
             "down": f"http://127.0.0.1:{stack.enter_context(_closed_port())}/",
             **{f"odd_{name}": odd.url(name) for name in answers},
             **{
@@ -113,16 +114,19 @@ def ocsp_world(folder: Path) -> Iterator[OcspWorld]:
         yield OcspWorld(pki, urls, odd)
 
 
-def _of_middle(stack: ExitStack, pki: Pki, index: Path) -> str:
+def _of_middle(stack: ExitStack, pki: Pki) -> str:
+    good, revoked = (pki.kinds[name].certificate.serial_number for name in ("chained", "chainedrevoked"))
+    index = write_index(pki.folder / "middle-index", [good], [revoked])
     running = stack.enter_context(ocsp_responder(pki.intermediate, index, pki.intermediate))
     return f"http://127.0.0.1:{running.port}"
 
 
-def _issue_with_responder(pki: Pki, url: str, odd: OddResponder, closed: int) -> None:
+def _issue_with_responder(
+    pki: Pki, url: str, odd: OddResponder, closed: int, serials: Mapping[str, int]
+) -> None:
     """Leaves that name their responder."""
-    responders: Mapping[str, str] = {
+    responders = {
         "aiagood": url,
-        "aiatwo": url,
         "aiarevoked": url,
         "aiadown": f"http://127.0.0.1:{closed}/",
         "aialoop": odd.url("loop"),
@@ -130,4 +134,4 @@ def _issue_with_responder(pki: Pki, url: str, odd: OddResponder, closed: int) ->
         "aiabroken": "http://[:::/%zz",
     }
     for name, where in responders.items():
-        pki.kinds[name] = issue(pki.root, name, folder=pki.folder, responder=where)
+        pki.kinds[name] = issue(pki.root, name, folder=pki.folder, responder=where, serial=serials.get(name))

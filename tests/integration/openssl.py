@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from cryptography import x509
-
 from .certificates import Authority, Leaf
 from .harness import PATIENCE, LogLines, require
 
@@ -115,20 +113,15 @@ def s_server(*arguments: str | Path) -> Background:
     return Background("s_server", "-accept", "127.0.0.1:0", "-www", *arguments)
 
 
-def write_index(path: Path, good: Sequence[Leaf] = (), revoked: Sequence[Leaf] = ()) -> Path:
-    """The list of what an authority has issued, as `openssl ca` keeps it and `openssl ocsp` reads it."""
-
-    def line(certificate: x509.Certificate, state: str) -> str:
-        ends = f"{certificate.not_valid_after_utc:%y%m%d%H%M%SZ}"
-        serial = f"{certificate.serial_number:X}"
-        serial = serial.zfill(len(serial) + len(serial) % 2)
-        since = "260101000000Z" if state == "R" else ""
-        return f"{state}\t{ends}\t{since}\t{serial}\tunknown\t/CN={serial}\n"
-
-    path.write_text(
-        "".join(line(leaf.certificate, "V") for leaf in good)
-        + "".join(line(leaf.certificate, "R") for leaf in revoked)
-    )
+def write_index(path: Path, good: Sequence[int] = (), revoked: Sequence[int] = ()) -> Path:
+    """The list of what an authority has issued, by serial number, for `openssl ocsp`."""
+    lines = []
+    for state, since, serials in (("V", "", good), ("R", "260101000000Z", revoked)):
+        for number in serials:
+            serial = f"{number:X}"
+            serial = serial.zfill(len(serial) + len(serial) % 2)
+            lines.append(f"{state}\t490101000000Z\t{since}\t{serial}\tunknown\t/CN={serial}\n")
+    path.write_text("".join(lines))
     return path
 
 

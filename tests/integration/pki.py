@@ -41,6 +41,7 @@ def issue(
     starts: int = -100,
     ends: int = 60,
     responder: str | None = None,
+    serial: int | None = None,
     above: Sequence[x509.Certificate] = (),
 ) -> Leaf:
     """A leaf for localhost and NAME@example.com; `starts` and `ends` are days from now."""
@@ -51,7 +52,7 @@ def issue(
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
         .issuer_name(authority.certificate.subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(x509.random_serial_number() if serial is None else serial)
         .not_valid_before(now() + starts * DAY)
         .not_valid_after(now() + ends * DAY)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -101,6 +102,7 @@ def status(
     signer: Authority | Leaf | None = None,
     starts: float = -0.05,
     ends: float | None = 1,
+    nonce: bytes | None = None,
 ) -> bytes:
     """An OCSP answer about `leaf`, DER, signed by `signer` (else the issuer); times in days from now."""
     signer = signer or issuer
@@ -121,6 +123,8 @@ def status(
     )
     if isinstance(signer, Leaf):
         builder = builder.certificates([signer.certificate])
+    if nonce is not None:
+        builder = builder.add_extension(x509.OCSPNonce(nonce), critical=False)
     answer = builder.sign(signer.private_key, hashes.SHA256())
     return answer.public_bytes(serialization.Encoding.DER)
 

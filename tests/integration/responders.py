@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import threading
-from collections.abc import Mapping
 from types import TracebackType
 
 ENDLESS = 64 << 20
@@ -77,7 +76,7 @@ class _Server(http.server.ThreadingHTTPServer):
     request_queue_size = 64
     block_on_close = False
 
-    def __init__(self, answers: Mapping[str, bytes]) -> None:
+    def __init__(self, answers: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers = answers
         self.asked: list[str] = []
@@ -91,11 +90,12 @@ class OddResponder:
     """Answers `/NAME` with `answers[NAME]`.
 
     /slow, /error, /loop, /garbage, /empty and /endless misbehave; /aside leads to /good.
-    `asked` are the names of all requests so far.
+    `asked` are the names of all requests so far; `answers` may be changed meanwhile.
     """
 
-    def __init__(self, answers: Mapping[str, bytes]) -> None:
+    def __init__(self, answers: dict[str, bytes]) -> None:
         self._server = _Server(answers)
+        self.answers = answers
         self.asked = self._server.asked
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
