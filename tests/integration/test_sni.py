@@ -79,10 +79,9 @@ def names(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[Names]
         text = (
             f"[primary]\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{primary.port}\n"
             f"cert = {leaves['primary'].cert}\nkey = {leaves['primary'].key}\n"
-            # The exact name stands behind the pattern that matches it too.
             + secondary("one", leaves["one"], ["one.example"], says("one"))
-            + secondary("wild", leaves["wild"], ["*.wild.example"], says("wild"))
             + secondary("exact", leaves["exact"], ["exact.wild.example"], says("exact"))
+            + secondary("wild", leaves["wild"], ["*.wild.example"], says("wild"))
             + secondary(
                 "two", leaves["two"], ["first.example", "second.example"], f"connect = 127.0.0.1:{two.port}"
             )
