@@ -104,28 +104,32 @@ class Authority:
         self.name = name
         self._folder = folder
         self._issuer = issuer
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.private_key = ec.generate_private_key(ec.SECP256R1())
         signer = issuer or self
         now = datetime.datetime.now(datetime.UTC)
         self.certificate = (
             x509.CertificateBuilder()
             .subject_name(_name(name))
             .issuer_name(_name(signer.name))
-            .public_key(self._key.public_key())
+            .public_key(self.private_key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - 2 * _DAY)
             .not_valid_after(now + 90 * _DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
-            .sign(signer._key, hashes.SHA256())
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self.private_key.public_key()), critical=False
+            )
+            .sign(signer.private_key, hashes.SHA256())
         )
         self.cert = folder / f"{name.replace(' ', '-')}.crt"
         self.cert.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    @property
-    def private_key(self) -> ec.EllipticCurvePrivateKey:
-        """What the authority signs with."""
-        return self._key
+    def key_file(self) -> Path:
+        """The private key, not encrypted, for a peer that signs with it."""
+        path = self.cert.with_suffix(".key")
+        path.touch(mode=0o600)
+        path.write_bytes(_pem(self.private_key))
+        return path
 
     def leaf(
         self,
@@ -164,7 +168,7 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         for extension in extensions:
             builder = builder.add_extension(extension, critical=False)
-        certificate = builder.sign(key if self_signed else self._key, hashes.SHA256())
+        certificate = builder.sign(key if self_signed else self.private_key, hashes.SHA256())
         intermediates = (self.certificate,) if self._issuer and not self_signed else ()
         return Leaf(name.replace(" ", "-"), folder or self._folder, certificate, key, intermediates)
 

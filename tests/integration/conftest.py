@@ -11,6 +11,7 @@ import pytest
 from .certificates import Certificates
 from .harness import Culvert
 from .peers import Peers
+from .pki import Pki
 from .terminal import Terminal
 
 
@@ -18,6 +19,12 @@ from .terminal import Terminal
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """The authorities and leaves of this run."""
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """The authorities, leaves and CRLs of the outcome tables."""
+    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture

@@ -216,6 +216,8 @@ class Culvert:
             self.log.wait("Accepting new connections")
         except AssertionError:
             self.kill()
+            self.log.wait_end()
+            self.stdout.wait_end()
             raise
         return self
 

@@ -110,7 +110,7 @@ def context_pointer(context: SSL.Context) -> Any:
 
 
 def enable_fips() -> str | None:
-    """Restrict cryptography to the FIPS provider for good; returns why that cannot be, None where it is so."""
+    """Restrict cryptography to the FIPS provider for good; returns why that cannot be, or None."""
     if _rust.is_fips_enabled():
         return None
     try:

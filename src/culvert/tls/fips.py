@@ -19,7 +19,8 @@ def enforce(options: GlobalOptions) -> None:
     reason = enable_fips()
     if reason is not None:
         raise ConfigurationError.single(
-            f"There is no active FIPS provider in the OpenSSL in use ({backend.openssl_version_text()}): {reason}",
+            "There is no active FIPS provider in the OpenSSL in use "
+            f"({backend.openssl_version_text()}): {reason}",
             options.locations.get("fips"),
             hint="the wheels of 'cryptography' have none: build it against an OpenSSL with the FIPS provider "
             "installed and activated (pip install --no-binary cryptography cryptography)",

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from culvert.config.model import Service
-from culvert.errors import ConfigurationError, Location
+from culvert.errors import Location, UnusableFileError
 from culvert.tls import credentials
 from culvert.tls._openssl import ffi, lib
 from culvert.tls.engine import Engine
@@ -53,7 +53,7 @@ class Secrets:
 
 
 def load(service: Service) -> Secrets | None:
-    """The service's PSKsecrets; None where it has none. Raises ConfigurationError."""
+    """The service's PSKsecrets; None where it has none. Raises UnusableFileError."""
     path = service.psk_secrets
     if path is None:
         return None
@@ -96,8 +96,8 @@ def _parse(line: bytes) -> tuple[bytes, bytes]:
     return identity, key
 
 
-def _fault(service: Service, message: str, location: Location | None = None) -> ConfigurationError:
-    return ConfigurationError.single(message, location or service.where("PSKsecrets"), service.name)
+def _fault(service: Service, message: str, location: Location | None = None) -> UnusableFileError:
+    return UnusableFileError.single(message, location or service.where("PSKsecrets"), service.name)
 
 
 def accept(context: Any, secrets: Secrets, remember: Remember) -> Any:

@@ -18,7 +18,7 @@ from cryptography import x509
 from OpenSSL import crypto
 
 from culvert.config.model import Service
-from culvert.errors import ConfigurationError, os_reason
+from culvert.errors import UnusableFileError, os_reason
 from culvert.tls import credentials
 from culvert.tls._openssl import lib
 
@@ -38,7 +38,7 @@ class Trust:
     """The store of one service. `refresh` says whether it is to be built anew."""
 
     def __init__(self, service: Service) -> None:
-        """Read CAfile and CRLfile. Raises ConfigurationError."""
+        """Read CAfile and CRLfile. Raises UnusableFileError."""
         self.anchors: tuple[x509.Certificate, ...] = ()
         if service.ca_file is not None:
             data = credentials.read(service, "CAfile", service.ca_file)
@@ -158,7 +158,7 @@ def _read_lists(service: Service) -> tuple[x509.CertificateRevocationList, ...]:
     try:
         return parse(data)
     except ValueError as error:
-        raise ConfigurationError.single(
+        raise UnusableFileError.single(
             f"{service.crl_file} cannot be used: {error}",
             service.where("CRLfile"),
             service.name,

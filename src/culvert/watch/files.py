@@ -30,7 +30,14 @@ class _Field(NamedTuple):
     jailed: bool = False
 
 
-FIELDS = (_Field("cert"), _Field("key"), _Field("ca_file"), _Field("ca_path", jailed=True))
+FIELDS = (
+    _Field("cert"),
+    _Field("key"),
+    _Field("ca_file"),
+    _Field("ca_path", jailed=True),
+    _Field("crl_file"),
+    _Field("psk_secrets"),
+)
 
 
 @dataclass(frozen=True, slots=True)
