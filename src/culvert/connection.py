@@ -245,7 +245,7 @@ class Connection:
     async def _shake_hands(self, engine: Engine, stream: Stream, role: _Role, peer: str) -> None:
         shared = self._shared
         self._engine, self._tls = engine, stream
-        for fault in shared.context.refresh(shared.readiness.loop.time()):
+        for fault in shared.context.refresh():
             self.log.warning(fault)
         try:
             await Handshake(shared.readiness, engine, stream).run(shared.config.timeout_busy)
@@ -253,7 +253,8 @@ class Connection:
             self._log_verification(engine)
             self._refuse(role, peer, self._handshake_fault(error))
         await self._prove(engine, role, peer)
-        resumed = engine.resumed
+        # The use of a pre-shared key looks like a resumption in TLS 1.3, and with keys there is no other.
+        resumed = engine.resumed and shared.config.psk_secrets is None
         shared.counters.handshakes += 1
         shared.counters.resumed += resumed
         if self.log.enabled(Level.INFO):

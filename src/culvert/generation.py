@@ -23,7 +23,7 @@ from culvert.idents import ConnectionNumbers
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import Channel, Level, Log, open_log
 from culvert.service import Prepared
-from culvert.tls import fips
+from culvert.tls import fips, psk
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
 from culvert.tls.lifetime import Lifetime
@@ -227,6 +227,8 @@ class _Build:
             main = log.channel(options.debug, "main")
             self._report(configuration, main)
             _report_lifetimes(services, contexts, main)
+            for opened in filter(None, map(psk.openness, services)):
+                main.warning(opened)
             prepared = self._prepare(zip(services, contexts, listeners, strict=True), main)
             main.notice("Configuration successful")
         except BaseException:

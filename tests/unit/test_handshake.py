@@ -155,8 +155,10 @@ def test_it_reads_no_more_once_it_is_done_but_for_what_it_has_to_send(run: Run, 
 
     async def main() -> None:
         root = certify(common_name("root"))
-        chain = [certify(common_name(f"{number:060}"), issuer=root) for number in range(200)]
-        shown = write_identity(tmp_path / "client.pem", *chain)
+        chain = [root]
+        for number in range(200):
+            chain.append(certify(common_name(f"{number:060}"), issuer=chain[-1]))
+        shown = write_identity(tmp_path / "client.pem", *reversed(chain))
         trust = write_identity(tmp_path / "server.pem", root)
         client = context(TLS13, f"cert = {shown}", client=True)
         server = End(context(TLS13, f"cert = {trust}", f"CAfile = {trust}", "verify = 0"))

@@ -195,6 +195,12 @@ def _revocation(draft: Draft, findings: Findings) -> None:
             findings.error(
                 f'"{name}" needs "verifyChain = yes" or "verifyPeer = yes"', draft.where(name), draft.name
             )
+    if draft.value("OCSP") and not draft.value("client"):
+        findings.warning(
+            '"OCSP" is asked about this server\'s own certificate alone: its clients are not verified',
+            draft.where("OCSP"),
+            draft.name,
+        )
 
 
 def _authentication(draft: Draft, findings: Findings) -> None:
@@ -257,6 +263,15 @@ def _secrets(draft: Draft, findings: Findings) -> None:
         findings.warning(
             '"PSKidentity" has no effect in a server, which knows its clients by theirs',
             draft.where("PSKidentity"),
+            draft.name,
+        )
+    policy = verify_policy(draft)
+    beside = draft.mentions("cert") and not (draft.value("client") or policy.chain or policy.peer)
+    if draft.mentions("PSKsecrets") and beside:
+        findings.warning(
+            f"Service [{draft.name}] has a certificate and lets in clients without a pre-shared key: "
+            'leave out "cert", or verify theirs',
+            draft.where("PSKsecrets"),
             draft.name,
         )
     if draft.entries("keylog"):

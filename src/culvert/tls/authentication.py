@@ -74,9 +74,14 @@ class Authentication:
             self._prove_certificate(self._verifier, found, engine)
 
     def _certificates_count(self) -> bool:
-        """Whether a peer without a pre-shared key can show who it is, or need not."""
+        """Whether a peer without a pre-shared key can show who it is.
+
+        A server that has a certificate beside its keys serves those who have none as well, as stunnel does.
+        """
         policy = self._service.verify
-        return policy.chain or policy.peer or policy.require or "requireCert" in self._service.locations
+        if self._service.client:
+            return policy.chain or policy.peer or policy.require
+        return self._service.cert is not None
 
     def _prove_key(self, found: Verification) -> None:
         identity = found.psk_identity
@@ -87,7 +92,7 @@ class Authentication:
                 raise TlsError(f"no allow rule lets the pre-shared key identity {identity} pass")
             line = f"Identity accepted by {AllowKind.PSK.value}: PSK:{identity}"
         else:
-            line = f"Pre-shared key identity: {identity}"
+            line = f"PSK identity: {identity}"
         found.findings.append(Finding(Outcome.ACCEPTED, line))
 
     def _prove_certificate(self, verifier: Verifier, found: Verification, engine: Engine) -> None:

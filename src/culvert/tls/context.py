@@ -57,9 +57,9 @@ class TlsContext:
         if self.credentials is not None:
             self._use(self.credentials)
         self.staple = None if service.client else stapling.Staple(self._pointer)
-        self._trust = Trust(service) if service.verify.request else None
+        self._trust = Trust(service)
         rules = Rules(service.allow)
-        verifier = self._build_verifier(self._trust, rules) if self._trust is not None else None
+        verifier = self._build_verifier(self._trust, rules) if service.verify.request else None
         self._authentication = Authentication(service, rules, verifier, psk.load(service))
         self._authentication.install(self._pointer)
         self._key_log = key_log.write_keys(self._pointer, service)
@@ -84,7 +84,7 @@ class TlsContext:
     @property
     def trusted(self) -> tuple[x509.Certificate, ...]:
         """What CAfile holds."""
-        return self._trust.anchors if self._trust is not None else ()
+        return self._trust.anchors
 
     def verification(self, engine: Engine) -> Verification | None:
         """What was found of this engine's peer; None where the service verifies nothing."""
@@ -94,14 +94,9 @@ class TlsContext:
         """After the handshake: hold that the peer is one who may pass. Raises TlsError with the reason."""
         self._authentication.prove(engine)
 
-    def refresh(self, now: float) -> list[str]:
-        """Take the CRLs in CRLpath as they are now; returns what is wrong with them, each thing once.
-
-        `now` is in seconds of a monotonic clock.
-        """
-        if self._trust is None:
-            return []
-        changed, faults = self._trust.refresh(now)
+    def refresh(self) -> list[str]:
+        """Take the CRLs in CRLpath as they are now; returns what is wrong with them, each thing once."""
+        changed, faults = self._trust.refresh()
         if changed:
             use_store(self._context, self._trust.store())
         return faults
@@ -117,7 +112,9 @@ class TlsContext:
         service = self._service
         self._context.set_min_proto_version(service.version_min)
         self._context.set_max_proto_version(service.version_max)
-        wanted = service.options_set
+        # A server's order of ciphers counts, so that a client cannot choose the weakest: scanners ask for it.
+        wanted = service.options_set | (0 if service.client else SSL.OP_CIPHER_SERVER_PREFERENCE)
+        wanted &= ~service.options_clear
         if service.renegotiation:
             wanted |= 0 if service.client else _ALLOW_CLIENT_RENEGOTIATION
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,14 +159,37 @@ def _matching(service: Service, credentials: Credentials) -> Credentials:
     def public(key: object) -> bytes:
         return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))  # type: ignore[attr-defined]
 
-    if public(credentials.chain[0].public_key()) != public(credentials.key.public_key()):
+    key = public(credentials.key.public_key())
+    if public(credentials.chain[0].public_key()) != key:
+        for place, certificate in enumerate(credentials.chain[1:], start=2):
+            if public(certificate.public_key()) == key:
+                raise _fault(
+                    service,
+                    "cert",
+                    f"{service.cert} is in the wrong order: its certificate {place} is the service's own",
+                    "the service's own certificate first, then each one's issuer",
+                )
         raise _fault(
             service,
             "key",
             f"The private key in {service.key or service.cert} does not belong to the first certificate "
             f"in {service.cert}",
         )
+    _check_order(service, credentials.chain)
     return credentials
+
+
+def _check_order(service: Service, chain: Sequence[x509.Certificate]) -> None:
+    """Each certificate is issued by the next, for a peer may take them as they come (RFC 5246, 7.4.2)."""
+    for place, (certificate, issuer) in enumerate(itertools.pairwise(chain), start=1):
+        if certificate.issuer != issuer.subject:
+            raise _fault(
+                service,
+                "cert",
+                f"{service.cert} is in the wrong order: its certificate {place + 1} did not issue "
+                f"certificate {place}",
+                "the service's own certificate first, then each one's issuer, and no other",
+            )
 
 
 def _fault(service: Service, option: str, message: str, hint: str | None = None) -> UnusableFileError:

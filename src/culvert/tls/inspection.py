@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from culvert.config.model import Service
 from culvert.errors import Diagnostic, Severity
+from culvert.tls import psk
 from culvert.tls.lifetime import MINUTE, SOON, Lifetime
 
 FILE_LIMIT = 16 << 20
@@ -47,6 +48,7 @@ def inspect(service: Service, ca_path: Path | None, now: datetime.datetime) -> t
         inspector.inspect_trusted(service.ca_file)
     if ca_path is not None:
         inspector.inspect_directory(ca_path)
+    inspector.inspect_secrets()
     return tuple(inspector.findings)
 
 
@@ -98,6 +100,11 @@ class _Inspector:
                 f"{path}: {len(expired)} of its {len(trusted)} trusted certificate(s) expired, "
                 f"the first of them {expired[0].subject} on {expired[0].not_after:{MINUTE}}",
             )
+
+    def inspect_secrets(self) -> None:
+        opened = psk.openness(self._service)
+        if opened is not None:
+            self._warn("PSKsecrets", opened, f"chmod go= {self._service.psk_secrets}")
 
     def inspect_directory(self, path: Path) -> None:
         try:

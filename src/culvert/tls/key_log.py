@@ -27,7 +27,7 @@ def write_keys(context: Any, service: Service) -> Any:
         with contextlib.suppress(OSError):  # a full disk ends no connection
             os.write(descriptor, ffi.string(line) + b"\n")
 
-    callback = ffi.callback("void(const SSL *, const char *)", write)
+    callback = ffi.callback("void (*)(const SSL *, const char *)", write)
     weakref.finalize(write, os.close, descriptor)
     lib.SSL_CTX_set_keylog_callback(context, callback)
     return callback

@@ -11,7 +11,9 @@ import contextlib
 import hashlib
 import hmac
 import os
+import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from culvert.config.model import Service
@@ -77,6 +79,19 @@ def load(service: Service) -> Secrets | None:
             where = service.where("PSKidentity")
             raise _fault(service, f"{path} has no key for the identity of 'PSKidentity'", where)
     return Secrets(keys, first)
+
+
+def openness(service: Service) -> str | None:
+    """What to warn of where others than their owner can read the keys; None where there is nothing."""
+    if service.psk_secrets is None:
+        return None
+    try:
+        mode = stat.S_IMODE(Path(service.psk_secrets).stat().st_mode)
+    except OSError:
+        return None  # reading it says so
+    if not mode & 0o077:
+        return None
+    return f"{service.psk_secrets} holds pre-shared keys and is open to more than its owner (mode {mode:04o})"
 
 
 def _parse(line: bytes) -> tuple[bytes, bytes]:

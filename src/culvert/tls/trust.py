@@ -22,9 +22,6 @@ from culvert.errors import UnusableFileError, os_reason
 from culvert.tls import credentials
 from culvert.tls._openssl import lib
 
-REFRESH_PAUSE = 1.0
-"""Seconds between two looks at CRLpath."""
-
 FOLDER_LIMIT = 4096
 """Most CRLs that are taken from CRLpath: more than any directory of CAs has."""
 
@@ -63,12 +60,9 @@ class Trust:
             store.set_flags(lib.X509_V_FLAG_CRL_CHECK | lib.X509_V_FLAG_CRL_CHECK_ALL)
         return store
 
-    def refresh(self, now: float) -> tuple[bool, list[str]]:
-        """Look at CRLpath: whether it changed, and what is wrong with it, said once.
-
-        `now` is in seconds of a monotonic clock.
-        """
-        return self._folder.refresh(now) if self._folder is not None else (False, [])
+    def refresh(self) -> tuple[bool, list[str]]:
+        """Look at CRLpath: whether it changed, and what is wrong with it, said once."""
+        return self._folder.refresh() if self._folder is not None else (False, [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +79,13 @@ class _Folder:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files: dict[str, _File] = {}
-        self._next = float("-inf")
         self._fault: str | None = None
 
     def lists(self) -> Iterator[x509.CertificateRevocationList]:
         for file in self._files.values():
             yield from file.lists
 
-    def refresh(self, now: float) -> tuple[bool, list[str]]:
-        if now < self._next:
-            return False, []
-        self._next = now + REFRESH_PAUSE
+    def refresh(self) -> tuple[bool, list[str]]:
         try:
             stamps = dict(self._stamps())
         except OSError as error:

@@ -98,7 +98,8 @@ def test_nothing_is_asked_about_a_certificate_that_nobody_verifies(option: str) 
 
 
 def test_a_server_may_ask_a_responder_about_itself_alone() -> None:
-    assert of_server("OCSP = http://ocsp.example.com") == []
+    (remark,) = of_server("OCSP = http://ocsp.example.com")
+    assert "this server's own certificate alone" in remark
 
 
 def test_faulty_line_does_not_make_others_faulty() -> None:

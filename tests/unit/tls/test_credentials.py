@@ -142,7 +142,8 @@ def test_a_pkcs12_file_asks_again(tmp_path: Path) -> None:
         (LEAF.cert_pem[:100] + LEAF.cert_pem[200:] + LEAF.key_pem(), "no certificate that can be read"),
         (LEAF.cert_pem + LEAF.key_pem()[:100] + LEAF.key_pem()[140:], "private key"),
         (LEAF.cert_pem + ROOT.key_pem(), "does not belong"),
-        (ROOT.cert_pem + LEAF.cert_pem + LEAF.key_pem(), "does not belong"),
+        (ROOT.cert_pem + LEAF.cert_pem + LEAF.key_pem(), "wrong order"),
+        (LEAF.cert_pem + LEAF.cert_pem + LEAF.key_pem(), "wrong order"),
     ],
 )
 def test_what_a_file_lacks_is_said_with_its_path(tmp_path: Path, content: bytes, words: str) -> None:
