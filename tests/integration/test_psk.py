@@ -121,7 +121,7 @@ class TestServer:
         known = by_psk("alice", KEYS["alice"])
         first = s_client(served.port("s"), *known, "-sess_out", session, version=version)
         assert first.received == "welcome\n"
-        kept = ["-sess_in", session] if session.exists() else []
+        kept: list[str | Path] = ["-sess_in", session] if session.exists() else []
         again = s_client(served.port("s"), *known, *kept, version=version)
         assert again.received == "welcome\n"
         assert not served.log.find("previous session reused")
