@@ -21,7 +21,7 @@ from culvert.address import show
 from culvert.config.model import Service
 from culvert.connect import Connector, Endpoint
 from culvert.errors import BackendError, os_reason
-from culvert.handshake import Handshake
+from culvert.handshake import Handshake, read_hello
 from culvert.log import Channel, Level
 from culvert.metrics import Counters
 from culvert.readiness import Readiness
@@ -32,6 +32,7 @@ from culvert.spawn import Program, Programs
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Engine, Scratch
 from culvert.tls.failure import TlsError
+from culvert.tls.hello import ClientHello
 from culvert.tls.names import issuer, subject
 from culvert.tls.verify import Outcome
 
@@ -70,6 +71,25 @@ class Shared:
     readiness: Readiness
     log: Channel
     counters: Counters
+    hosts: list[Host]
+    """The services that take over clients of this one by the name that they ask for."""
+
+    def host(self, name: str) -> Shared | None:
+        """The service for this server name: by the name itself, else by the first pattern that covers it."""
+        exact = (host.shared for host in self.hosts if host.pattern == name)
+        covering = (host.shared for host in self.hosts if host.covers(name))
+        return next(exact, None) or next(covering, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A service that is chosen by a server name: `pattern` is as in `ServerName`."""
+
+    pattern: str
+    shared: Shared
+
+    def covers(self, name: str) -> bool:
+        return self.pattern.startswith("*.") and name.endswith(self.pattern[1:])
 
 
 def _shown(shared: Shared, accepted: socket.socket | None, address: InternetAddress | None) -> str:
@@ -227,8 +247,28 @@ class Connection:
     # --- TLS ---
 
     async def _accept_tls(self, stream: Stream) -> None:
+        hello = await self._choose_service(stream) if self._shared.hosts else None
         engine = self._shared.context.engine(self._shared.scratch)
+        if hello is not None:
+            engine.feed_bytes(hello.data)
         await self._shake_hands(engine, stream, _ACCEPT, self.peer)
+
+    async def _choose_service(self, stream: Stream) -> ClientHello:
+        """Go on as the service that the client asks for by its server name, where there is one for it."""
+        shared = self._shared
+        try:
+            hello = await read_hello(shared.readiness, stream, shared.scratch, shared.config.timeout_busy)
+        except OSError as error:
+            self._refuse(_ACCEPT, self.peer, self._handshake_fault(error))
+        name = hello.server_name
+        chosen = shared.host(name) if name is not None else None
+        if chosen is not None:
+            self._shared = chosen
+            self.log = chosen.log.named(self.ident)
+            self.log.info(f"SNI: {name} is for service [{chosen.config.name}]")
+        elif name is not None:
+            self.log.info(f"SNI: no service is for {name}")
+        return hello
 
     async def _connect_tls(self, stream: Stream, endpoint: Endpoint | None) -> None:
         shared = self._shared
@@ -253,8 +293,7 @@ class Connection:
             self._log_verification(engine)
             self._refuse(role, peer, self._handshake_fault(error))
         await self._prove(engine, role, peer)
-        # The use of a pre-shared key looks like a resumption in TLS 1.3, and with keys there is no other.
-        resumed = engine.resumed and shared.config.psk_secrets is None
+        resumed = engine.resumed and shared.config.resumes
         shared.counters.handshakes += 1
         shared.counters.resumed += resumed
         if self.log.enabled(Level.INFO):
@@ -327,7 +366,7 @@ class Connection:
 
     def tls_answered(self) -> None:
         """Keep the session for the next connection (of `Observer`)."""
-        if self._endpoint is not None and self._engine is not None and self._shared.config.session_resume:
+        if self._endpoint is not None and self._engine is not None and self._shared.config.resumes:
             sessions, loop = self._shared.context.sessions, self._shared.readiness.loop
             sessions.remember(self._endpoint.sockaddr, self._engine, loop.time())
 

@@ -312,7 +312,7 @@ class _Build:
         return self._binder.listen(service, _owner(service))
 
     def _turn(self, service: Service) -> Turn | None:
-        if service.accept is not None:
+        if service.accept is not None or service.server_names:
             return None
         known = self._previous.turns if self._previous is not None else {}
         return known.get(service.name) or Turn(service.name)

@@ -6,11 +6,53 @@ import asyncio
 
 from culvert.readiness import Interest, Readiness
 from culvert.relay import Stream
-from culvert.tls.engine import Engine
+from culvert.tls.engine import Engine, Scratch
 from culvert.tls.failure import TlsError
+from culvert.tls.hello import ClientHello
 
 INPUT_LIMIT = 512 * 1024
 """Most bytes that a peer may send before its handshake is done: long certificate chains are below 100 kB."""
+
+
+async def read_hello(readiness: Readiness, stream: Stream, scratch: Scratch, timeout: float) -> ClientHello:
+    """A client's first message, or what came in its place, within `timeout` seconds.
+
+    Raises TimeoutError, or another OSError where the stream broke.
+    """
+    hello = ClientHello()
+    done: asyncio.Future[None] = readiness.loop.create_future()
+
+    def end(error: OSError | None = None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def readable() -> bool:
+        try:
+            count = stream.recv_into(scratch.received)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            end(error)
+            return True
+        hello.feed(memoryview(scratch.received)[:count])
+        if not count or hello.complete:
+            interest.set(False, False)
+            end()
+        return True
+
+    interest = Interest(readiness, stream.fileno(), readable, lambda: None, on_failure=lambda: None)
+    timer = readiness.loop.call_later(timeout, end, TimeoutError())
+    interest.set(True, False)
+    try:
+        await done
+    finally:
+        timer.cancel()
+        interest.close()
+    return hello
 
 
 class Handshake:

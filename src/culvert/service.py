@@ -17,7 +17,7 @@ from culvert import sockopt
 from culvert.address import show
 from culvert.config import model
 from culvert.connect import Connector, Targets
-from culvert.connection import Connection, Shared
+from culvert.connection import Connection, Host, Shared
 from culvert.errors import os_reason
 from culvert.listen import BACKLOG, Listener
 from culvert.log import Channel
@@ -88,6 +88,7 @@ class RunningService:
             surroundings.readiness,
             log,
             self.counters,
+            [],
         )
         self._stapling = StapleRenewal(config, context, responders, log)
         self._renewing: asyncio.Task[None] | None = None
@@ -98,6 +99,10 @@ class RunningService:
         self._settings = sockopt.settings(prepared.config.socket_options, "l", family)
         self._stopped = asyncio.Event()
         self._repeating: asyncio.Task[None] | None = None
+
+    def hand_on(self, pattern: str, other: RunningService) -> None:
+        """Leave clients who ask for a name like this to another service."""
+        self._shared.hosts.append(Host(pattern, other._shared))
 
     def start(self) -> None:
         """Begin to accept; a service without `accept` begins to run its program."""

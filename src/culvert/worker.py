@@ -103,8 +103,12 @@ class Worker:
         self._services = [
             RunningService(prepared, surroundings, log.channel(prepared.config.debug, prepared.config.name))
             for prepared in assignment.services
-            if prepared.listener is not None or assignment.first
+            if prepared.turn is None or assignment.first
         ]
+        by_name = {service.config.name: service for service in self._services}
+        for service in self._services:
+            for name in service.config.server_names:
+                by_name[name.primary].hand_on(name.pattern, service)
 
     def start(self) -> None:
         """Begin to accept."""

@@ -11,6 +11,7 @@ from culvert.config.model import (
     AllowKind,
     Failover,
     OcspPolicy,
+    ServerName,
     SocketOption,
     TlsVersion,
     VerifyPolicy,
@@ -36,7 +37,8 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "verify": verify_policy(draft),
         "allow": tuple(entry.value for entry in allow_entries(draft)),
         "ocsp": ocsp_policy(draft),
-        "sni": draft.value("sni")[-1] if draft.value("sni") else None,
+        "sni": draft.value("sni")[-1] if draft.value("client") and draft.value("sni") else None,
+        "server_names": () if draft.value("client") else tuple(map(server_name, draft.value("sni"))),
         "ciphers": _latest(draft, "ciphers"),
         "ciphersuites": _latest(draft, "ciphersuites"),
         "curves": _latest(draft, "curves"),
@@ -105,6 +107,12 @@ def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:
         if name != "sslVersionMin":
             newest = NEWEST if version is None else version
     return oldest, newest
+
+
+def server_name(text: str) -> ServerName:
+    """A server's `sni = SERVICE:PATTERN`; one without a colon has an empty pattern."""
+    primary, _, pattern = text.partition(":")
+    return ServerName(primary, pattern.lower().rstrip("."))
 
 
 def lines_of(draft: Draft, setting: str) -> list[Entry]:

@@ -13,6 +13,7 @@ from culvert.config.lexer import Item, Lexer, Section, Setting, read_file, witho
 from culvert.config.model import Configuration, GlobalOptions, Service
 from culvert.config.options import OPTIONS, Availability, Option, Scope, find, hides, named, names
 from culvert.config.rules import check_addresses, check_names, check_service
+from culvert.config.server_names import check_primaries, with_inherited_ends
 from culvert.config.values import BadValue, nearest
 from culvert.errors import ConfigurationError, Location
 
@@ -73,13 +74,14 @@ class _Reader:
             check_service(draft, self._findings, inetd=not self._sections)
         check_names(drafts, self._findings)
         check_addresses(drafts, self._findings)
+        check_primaries(drafts, self._findings)
 
     def configuration(self) -> Configuration:
         """The tree; to be called only if nothing is wrong."""
         return Configuration(
             path=self._path,
             options=_global_options(self._defaults),
-            services=tuple(_service(draft) for draft in self._drafts()),
+            services=with_inherited_ends([_service(draft) for draft in self._drafts()]),
             inetd=not self._sections,
             findings=self._findings.in_order(),
         )

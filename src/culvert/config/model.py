@@ -142,6 +142,17 @@ class SocketOption:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerName:
+    """Clients of the service `primary` who ask for a name like `pattern` are another service's.
+
+    `pattern` is a name in lower case, or `*.` and the rest of one, which stands for every name below it.
+    """
+
+    primary: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
 class GlobalOptions:
     """The options of the whole daemon. `locations` is as in `Service`."""
 
@@ -219,6 +230,8 @@ class Service:
     """Application protocols to offer (client) or to choose from (server), the preferred one first."""
     sni: str | None
     """Client: the server name to send; empty sends none; None sends the target's host name."""
+    server_names: tuple[ServerName, ...]
+    """Server: whose clients come here by the name that they ask for."""
     session_resume: bool
     session_cache_size: int
     session_cache_timeout: int
@@ -234,6 +247,11 @@ class Service:
     timeout_close: float
     timeout_connect: float
     timeout_idle: float
+
+    @property
+    def resumes(self) -> bool:
+        """Whether sessions are resumed. Not beside pre-shared keys: in TLS 1.3 the two look alike."""
+        return self.session_resume and self.psk_secrets is None
 
     def where(self, *names: str) -> Location:
         """Where the first of these options that the file set stands; else where the service begins."""

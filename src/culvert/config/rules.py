@@ -14,6 +14,7 @@ from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.identity_rules import check_identity_rules
 from culvert.config.model import AllowKind, Failover, TlsVersion
+from culvert.config.server_names import check_server_names
 from culvert.config.tls_options import TLS_OPTIONS
 from culvert.config.values import VERSIONS
 
@@ -93,6 +94,8 @@ def _ends(draft: Draft, findings: Findings) -> bool:
     """A service has two ends; False if this one has none at all."""
     ends = {"accept": _accepts(draft), "connect": _has_sink(draft), "exec": draft.mentions("exec")}
     found = [f'"{name}"' for name, given in ends.items() if given]
+    if found == ['"accept"'] and not draft.mentions("accept"):
+        return True  # a service that takes another's clients by name may leave them its target
     if len(found) != 2:
         has = f"only {found[0]}" if len(found) == 1 else "all three" if found else "none of them"
         findings.error(
@@ -140,27 +143,6 @@ def _certificate(draft: Draft, findings: Findings) -> None:
         )
     if draft.has_own("key") and not draft.mentions("cert"):
         findings.warning('"key" has no effect without "cert"', draft.where("key"), draft.name)
-
-
-def _server_names(draft: Draft, findings: Findings) -> None:
-    for entry in draft.entries("sni"):
-        if draft.value("client"):
-            if ":" in entry.value:
-                findings.error(
-                    f'"sni" takes a host name or nothing in client mode, not "{entry.value}"',
-                    entry.location,
-                    draft.name,
-                )
-            continue
-        service, _, pattern = entry.value.partition(":")
-        if not service or not pattern:
-            findings.error(
-                f'"sni" takes SERVICE:PATTERN in server mode, not "{entry.value}"', entry.location, draft.name
-            )
-        else:
-            findings.error(
-                'this version of Culvert does not have "sni" in server mode yet', entry.location, draft.name
-            )
 
 
 def _verification(draft: Draft, findings: Findings) -> None:
@@ -329,7 +311,7 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (_programs, ()),
     (_targets, ()),
     (_certificate, _ROLE),
-    (_server_names, _ROLE),
+    (check_server_names, _ROLE),
     (_verification, _TRUST),
     (check_identity_rules, _TRUST + _ALLOW_RULES),
     (_revocation, (*_ROLE, *_TRUST, "OCSP", "OCSPaia")),

@@ -156,8 +156,7 @@ class TlsContext:
 
     def _set_sessions(self) -> None:
         service = self._service
-        # With pre-shared keys, a resumption in TLS 1.3 must be the use of such a key (`psk.proven`).
-        if not service.session_resume or service.psk_secrets is not None:
+        if not service.resumes:
             self._context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
             self._context.set_options(_NO_TICKET)
             return

@@ -95,6 +95,13 @@ class Engine:
         """Take `count` bytes of ciphertext from `scratch.received`: for the handshake only."""
         _BIO_write(self._incoming, self._received, count)
 
+    def feed_bytes(self, data: bytes | bytearray) -> None:
+        """Take ciphertext that was kept from before the handshake."""
+        for start in range(0, len(data), CHUNK):
+            piece = data[start : start + CHUNK]
+            self.scratch.received[: len(piece)] = piece
+            self.feed(len(piece))
+
     def handshake(self) -> bool:
         """Go on with the handshake: True when it is done, False when more must be fed.
 

@@ -189,10 +189,10 @@ TLS = (
         "sni",
         Scope.SERVICE,
         SNI,
-        "server name to send in client mode; empty for none",
+        "client: server name to send, or none; server: SERVICE:PATTERN to take clients from",
         repeatable=True,
         default=(),
-        service_fields=("sni",),
+        service_fields=("sni", "server_names"),
     ),
     Option(
         "sslVersion",

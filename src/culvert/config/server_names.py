@@ -1,0 +1,78 @@
+"""`sni = SERVICE:PATTERN` in a server: services that take over clients of another by the name asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from culvert.config.derived import server_name
+from culvert.config.draft import Draft
+from culvert.config.findings import Findings
+from culvert.config.model import Service
+
+_PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
+
+
+def check_server_names(draft: Draft, findings: Findings) -> None:
+    """Report what is wrong with a service's own `sni` lines."""
+    for entry in draft.entries("sni"):
+        if draft.value("client"):
+            if ":" in entry.value:
+                findings.error(
+                    f'"sni" takes a host name or nothing in client mode, not "{entry.value}"',
+                    entry.location,
+                    draft.name,
+                )
+            continue
+        name = server_name(entry.value)
+        if not name.primary or _PATTERN.fullmatch(name.pattern) is None:
+            findings.error(
+                f'"sni" takes SERVICE:PATTERN in server mode, not "{entry.value}"',
+                entry.location,
+                draft.name,
+                'the pattern is a host name, or "*." and the rest of one',
+            )
+
+
+def check_primaries(drafts: Sequence[Draft], findings: Findings) -> None:
+    """Report `sni` lines whose SERVICE cannot hand its clients on, and patterns that stand twice."""
+    by_name = {draft.name: draft for draft in drafts}
+    seen: dict[tuple[str, str], Draft] = {}
+    for draft in drafts:
+        if draft.value("client") or draft.spoilt("client"):
+            continue
+        for entry in draft.entries("sni"):
+            name = server_name(entry.value)
+            primary = by_name.get(name.primary)
+            first = seen.setdefault((name.primary, name.pattern), draft)
+            if primary is None:
+                reason = f'there is no service [{name.primary}] for "sni" to take clients from'
+            elif primary.value("client") or not primary.mentions("accept"):
+                reason = f'service [{name.primary}], which "sni" names, is no TLS server with an "accept"'
+            elif primary is draft:
+                reason = '"sni" names the service itself'
+            elif first is not draft:
+                reason = f"service [{first.name}] has this pattern already"
+            else:
+                continue
+            findings.error(reason, entry.location, draft.name)
+
+
+def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
+    """The services, those without a target of their own with that of the service they take clients from."""
+    by_name = {service.name: service for service in services}
+
+    def complete(service: Service) -> Service:
+        if not service.server_names or service.connect or service.exec is not None:
+            return service
+        primary = by_name[service.server_names[0].primary]
+        return dataclasses.replace(
+            service,
+            connect=primary.connect,
+            exec=primary.exec,
+            exec_args=primary.exec_args,
+            pty=primary.pty,
+        )
+
+    return tuple(complete(service) for service in services)
