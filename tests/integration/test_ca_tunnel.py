@@ -72,12 +72,18 @@ def test_both_ends_prove_themselves(tmp_path: Path, authority: Path, server: Sta
         connected("Certificate accepted at depth=0: CN ?= ?server.example")
 
 
-def test_a_server_of_stunnel_refuses_the_client_that_was_revoked(tmp_path: Path, authority: Path) -> None:
-    more = f"key = {authority}/server.example.key\nCRLfile = {authority}/ca/crl.pem\n"
+@pytest.mark.parametrize("server", [culvert, stunnel])
+@pytest.mark.parametrize(
+    "lists", ["CRLfile = {}/ca/crl.pem\n", "CRLpath = {}/ca/trust\n"], ids=["file", "path"]
+)
+def test_a_server_refuses_the_client_that_was_revoked(
+    tmp_path: Path, authority: Path, server: Start, lists: str
+) -> None:
+    more = f"key = {authority}/server.example.key\n{lists.format(authority)}"
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(EchoServer())
         port, served = stack.enter_context(
-            stunnel(tmp_path, end(authority, "server.example", target.port, more))
+            server(tmp_path, end(authority, "server.example", target.port, more))
         )
         for certificate in ("spiffe_example_client", "lost.example"):
             folder = tmp_path / certificate
