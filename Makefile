@@ -8,6 +8,11 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 OTHER_PYTHONS := 3.12 3.13
 
+# Tests wait more than they compute, so a processor has room for more than one of them. Those of one file
+# share their daemons and stay together.
+JOBS ?= 3
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
@@ -30,7 +35,7 @@ demo: $(INSTALLED)
 	@$(BIN)/culvert demo
 
 test: unit $(INSTALLED_DEV)
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 check: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
@@ -53,7 +58,7 @@ unit-%:
 
 unit-in-venv: $(INSTALLED_DEV)
 	@echo "Unit tests on $$($(BIN)/python --version)"
-	@$(BIN)/python -m pytest --quiet tests/unit
+	@$(PYTEST) --quiet tests/unit
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

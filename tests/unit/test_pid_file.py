@@ -77,8 +77,9 @@ def test_it_is_not_removed_by_a_child(tmp_path: Path) -> None:
     assert path.exists()
 
 
-@pytest.mark.parametrize("content", ["12345\n", f"{os.getpid()}0\n", f"{os.getpid()}\n\n", ""])
-def test_it_is_not_removed_once_it_holds_something_else(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("form", ["12345\n", "{pid}0\n", "{pid}\n\n", ""])
+def test_it_is_not_removed_once_it_holds_something_else(tmp_path: Path, form: str) -> None:
+    content = form.format(pid=os.getpid())
     path = tmp_path / "pid"
     file = PidFile(Place(None, str(path)))
     file.create()

@@ -31,8 +31,11 @@ clients break off where a staple is longer than 16 kB."""
 SKEW = timedelta(minutes=5)
 """How far the responder's clock may be from ours."""
 
-OPEN_END = timedelta(minutes=10)
-"""How long an answer holds that names no nextUpdate: newer information can be had all the time then."""
+OPEN_END = timedelta(days=1)
+"""How old an answer may be that names no nextUpdate: without a bound, one could be replayed for ever."""
+
+OPEN_KEPT = timedelta(minutes=10)
+"""How long such an answer is kept: newer information can be had all the time (RFC 6960, 4.2.2.1)."""
 
 NONCE_LENGTH = 32
 """Bytes of a nonce: what RFC 9654 asks for, and the most that RFC 8954 allows."""
@@ -319,11 +322,12 @@ def _is_signed_by(signer: x509.Certificate, response: _Response) -> bool:
 
 
 def _conclusion(single: _Single, now: datetime) -> Answer:
-    until = single.next_update or single.this_update + OPEN_END
+    end = single.next_update or single.this_update + OPEN_END
     if single.this_update > now + SKEW:
         raise OcspError(Doubt.TIME, f"the answer is for a time to come: {single.this_update}")
-    if until < now - SKEW:
-        raise OcspError(Doubt.TIME, f"the answer ended on {until}")
+    if end < now - SKEW:
+        raise OcspError(Doubt.TIME, f"the answer ended on {end}")
+    until = single.next_update or min(end, now + OPEN_KEPT)
     match single.status:
         case ocsp.OCSPCertStatus.GOOD:
             return Answer(False, until)

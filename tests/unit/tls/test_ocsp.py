@@ -134,7 +134,8 @@ def test_a_signature_algorithm_that_is_not_on_the_list() -> None:
         (NOW - 2 * HOUR, NOW - HOUR / 20, True),
         (NOW - 2 * HOUR, NOW - HOUR / 6, False),
         (NOW - HOUR / 20, None, True),
-        (NOW - HOUR, None, False),
+        (NOW - 23 * HOUR, None, True),
+        (NOW - 25 * HOUR, None, False),
     ],
 )
 def test_times(this_update: datetime.datetime, next_update: datetime.datetime | None, holds: bool) -> None:
