@@ -1,7 +1,7 @@
 """The life of one connection: TLS on one side, a socket or a program on the other, the relay between them.
 
-The order follows the role. A server finishes the TLS handshake with its client before it connects to its
-target or starts its program; a client connects to its target first and shakes hands with it.
+What is said before and after the handshake, and when the target is connected to, is a matter of the service's
+protocol: its two scripts stand around the handshake, and the steps that they ask for are done here.
 """
 
 from __future__ import annotations
@@ -11,30 +11,23 @@ import contextlib
 import signal
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, NoReturn
 
 from cryptography import x509
 
 from culvert import sockopt
-from culvert.address import show
-from culvert.config.model import Service
-from culvert.connect import Connector, Endpoint
+from culvert.address import HostPort, show
+from culvert.connect import Endpoint
+from culvert.conversation import ClearPeer, Peer, TlsPeer, converse
 from culvert.errors import BackendError, os_reason
-from culvert.handshake import Handshake, read_hello
-from culvert.log import Channel, Level
-from culvert.metrics import Counters
-from culvert.readiness import Readiness
+from culvert.log import Channel
+from culvert.negotiate.script import Ends, NegotiationError, Side
 from culvert.relay import End, Limits, Relay, Stream
-from culvert.resolve import InternetAddress
-from culvert.revocation import Revocation, RevocationError
-from culvert.spawn import Program, Programs
-from culvert.tls.context import TlsContext
-from culvert.tls.engine import Engine, Scratch
+from culvert.resolve import InternetAddress, SocketAddress
+from culvert.securing import Securing
+from culvert.shared import Shared
+from culvert.spawn import Program
 from culvert.tls.failure import TlsError
-from culvert.tls.hello import ClientHello
 from culvert.tls.names import issuer, subject
-from culvert.tls.verify import Outcome
 
 LINGER = 2.0
 """Seconds for which a peer that was sent an alert may go on sending: a close with its bytes unread would
@@ -42,54 +35,6 @@ send an RST, which can overtake the alert."""
 
 LINGER_LIMIT = 1024 * 1024
 """Most bytes that such a peer may send."""
-
-
-class _Role(NamedTuple):
-    """How a handshake is called in the log, as stunnel's users know it."""
-
-    call: str
-    done: str
-
-
-_ACCEPT = _Role("SSL_accept", "accepted")
-_CONNECT = _Role("SSL_connect", "connected")
-_LEVELS = {Outcome.ACCEPTED: Level.NOTICE, Outcome.IGNORED: Level.INFO, Outcome.REJECTED: Level.WARNING}
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What the connections of one service in one worker have in common."""
-
-    config: Service
-    context: TlsContext
-    revocation: Revocation
-    connector: Connector
-    redirect: Connector | None
-    """To where clients go whose certificate fails."""
-    programs: Programs
-    scratch: Scratch
-    readiness: Readiness
-    log: Channel
-    counters: Counters
-    hosts: list[Host]
-    """The services that take over clients of this one by the name that they ask for."""
-
-    def host(self, name: str) -> Shared | None:
-        """The service for this server name: by the name itself, else by the first pattern that covers it."""
-        exact = (host.shared for host in self.hosts if host.pattern == name)
-        covering = (host.shared for host in self.hosts if host.covers(name))
-        return next(exact, None) or next(covering, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A service that is chosen by a server name: `pattern` is as in `ServerName`."""
-
-    pattern: str
-    shared: Shared
-
-    def covers(self, name: str) -> bool:
-        return self.pattern.startswith("*.") and name.endswith(self.pattern[1:])
 
 
 def _shown(shared: Shared, accepted: socket.socket | None, address: InternetAddress | None) -> str:
@@ -102,17 +47,16 @@ class Connection:
     """One accepted connection, or one run of a program that stands in for it. `run` it once."""
 
     __slots__ = (
+        "_accepted",
         "_address",
         "_endpoint",
-        "_engine",
         "_program",
-        "_redirected",
         "_relay",
-        "_shared",
+        "_securing",
         "_streams",
+        "_target",
         "_tls",
         "ident",
-        "log",
         "peer",
         "started",
     )
@@ -123,19 +67,29 @@ class Connection:
         """`accepted` is None where the service's own program takes the place of a client; `address` is None
         there and for a client of a Unix socket, whose name for itself proves nothing.
         """
-        self._shared = shared
+        self._accepted = accepted
         self._address = address
-        self._streams: list[Stream] = [] if accepted is None else [accepted]
+        self._streams: dict[Side, Stream] = {}
+        if accepted is not None:
+            self._streams[Side.CLIENT] = accepted
+        self._securing = Securing(shared, shared.log.named(ident), ident)
         self._tls: Stream | None = None
-        self._engine: Engine | None = None
         self._endpoint: Endpoint | None = None
+        self._target = "the target"
         self._relay: Relay | None = None
         self._program: Program | None = None
-        self._redirected = False
         self.peer = _shown(shared, accepted, address)
         self.ident = ident
-        self.log: Channel = shared.log.named(ident)
         self.started = shared.readiness.loop.time()
+
+    @property
+    def log(self) -> Channel:
+        """The channel of the service that the connection has come to."""
+        return self._securing.log
+
+    @property
+    def _shared(self) -> Shared:
+        return self._securing.shared
 
     async def run(self) -> None:
         """Serve the connection to its end; whatever happens to it is logged here and goes no further."""
@@ -145,6 +99,9 @@ class Connection:
         except TlsError as error:
             end = End.TLS_FAILED
             self.log.error(str(error))
+        except NegotiationError as error:
+            end = End.NEGOTIATION_FAILED
+            self.log.error(f"Negotiation failed for {self.peer}: {error}")
         except BackendError as error:
             self.log.error(str(error))
         except OSError as error:
@@ -166,55 +123,74 @@ class Connection:
         )
 
     async def _serve(self) -> End:
-        name = self._shared.config.name
-        if not self._streams:
-            return await self._serve_program()
-        self.log.notice(f"Service [{name}] accepted connection from {self.peer}")
-        accepted = self._streams[0]
+        if self._accepted is not None:
+            name = self._shared.config.name
+            self.log.notice(f"Service [{name}] accepted connection from {self.peer}")
+        timeout = self._shared.config.timeout_busy
+        ends = self._ends()
+        await converse(self._shared.protocol.before(ends), self, timeout)
+        await self._secure()
+        await converse(self._shared.protocol.after(ends, self._securing.result()), self, timeout)
+        return await self._carry()
+
+    def _ends(self) -> Ends:
+        if self._accepted is None or self._address is None:
+            return Ends(None, None)
+        return Ends(self._address, self._accepted.getsockname())
+
+    async def _secure(self) -> None:
         if self._shared.config.client:
-            remote, endpoint = await self._open_remote()
-            await self._connect_tls(remote, endpoint)
-            return await self._carry(remote, accepted)
-        await self._accept_tls(accepted)
-        if self._redirected:
-            remote = await self._open_redirect()
+            self._tls = self._stream(Side.SERVER)
+            await self._securing.connect(self._tls, self.name(Side.SERVER), self._endpoint)
         else:
-            remote, _ = await self._open_remote()
-        return await self._carry(accepted, remote)
+            self._tls = self._stream(Side.CLIENT)
+            await self._securing.accept(self._tls, self.peer)
 
-    async def _serve_program(self) -> End:
-        """A service without `accept`: its program stands where a client would."""
-        remote, endpoint = await self._open_remote(program=False)
-        if self._shared.config.client:
-            await self._connect_tls(remote, endpoint)
-            return await self._carry(remote, self._start_program(self._protocol_variables()))
-        program = self._start_program({})
-        await self._accept_tls(program)
-        return await self._carry(program, remote)
+    # --- what scripts ask for ---
 
-    # --- the two sides ---
+    def peer_of(self, side: Side) -> Peer:
+        """How a side is talked to: inside TLS once that is there (of `Scene`)."""
+        stream, readiness = self._stream(side), self._shared.readiness
+        if stream is self._tls:
+            return TlsPeer(readiness, stream, self._securing.established)
+        return ClearPeer(readiness, stream)
 
-    async def _open_remote(self, *, program: bool = True) -> tuple[Stream, Endpoint | None]:
-        if program and self._shared.config.exec is not None and not self._shared.config.connect:
-            return self._start_program(self._client_variables()), None
-        sock, endpoint = await self._shared.connector.connect(self.log)
-        self._streams.append(sock)
-        name = self._shared.config.name
-        self.log.notice(f"Service [{name}] connected remote server from {show(sock.getsockname())}")
-        return sock, endpoint
+    def name(self, side: Side) -> str:
+        """How the log calls a side (of `Scene`)."""
+        return self.peer if side is Side.CLIENT else self._target
 
-    async def _open_redirect(self) -> Stream:
-        """The connection for a client whose certificate failed."""
-        self.log.notice("Redirecting connection")
-        assert self._shared.redirect is not None  # noqa: S101  or nobody would be redirected
-        sock, _ = await self._shared.redirect.connect(self.log)
-        self._streams.append(sock)
-        return sock
+    async def connect(self, target: HostPort | None) -> SocketAddress | None:
+        """Reach the target (of `Scene`): a client whose certificate failed gets one of its own."""
+        shared = self._shared
+        if self._securing.redirected:
+            assert shared.redirect is not None  # noqa: S101  or nobody would be redirected
+            self.log.notice("Redirecting connection")
+            connector = shared.redirect
+        elif shared.config.exec is not None and not shared.config.connect:
+            self._target = f"program {shared.config.exec}"
+            self._streams[Side.SERVER] = self._start_program(self._client_variables())
+            return None
+        else:
+            connector = shared.connector
+        sock, endpoint = await connector.connect(self.log)
+        self._streams[Side.SERVER], self._endpoint = sock, endpoint
+        self._target = show(endpoint.sockaddr)
+        if not self._securing.redirected:
+            self.log.notice(
+                f"Service [{shared.config.name}] connected remote server from {show(sock.getsockname())}"
+            )
+        return endpoint.sockaddr
+
+    def _stream(self, side: Side) -> Stream:
+        if side is Side.CLIENT and side not in self._streams:
+            self._streams[side] = self._start_program(self._protocol_variables())
+        return self._streams[side]
+
+    # --- programs ---
 
     def _start_program(self, variables: Mapping[str, str]) -> Stream:
         program = self._shared.programs.start(self._shared.config, variables)
         self._program = program
-        self._streams.append(program.stream)
         program.on_exit = self._program_exited
         self.log.info(f"Local mode child started (PID={program.pid})")
         return program.stream
@@ -233,7 +209,8 @@ class Connection:
         variables = {}
         if self._address is not None:
             variables = {"REMOTE_HOST": str(self._address[0]), "REMOTE_PORT": str(self._address[1])}
-        certificate = self._engine.peer_certificate() if self._engine is not None else None
+        engine = self._securing.engine
+        certificate = engine.peer_certificate() if engine is not None else None
         if certificate is not None:
             leaf = x509.load_der_x509_certificate(certificate)
             variables["SSL_CLIENT_DN"] = subject(leaf)
@@ -241,122 +218,18 @@ class Connection:
         return variables | self._protocol_variables()
 
     def _protocol_variables(self) -> dict[str, str]:
-        protocol = self._engine.protocol if self._engine is not None else None
+        engine = self._securing.engine
+        protocol = engine.protocol if engine is not None else None
         return {} if protocol is None else {"SSL_ALPN_PROTOCOL": protocol}
-
-    # --- TLS ---
-
-    async def _accept_tls(self, stream: Stream) -> None:
-        hello = await self._choose_service(stream) if self._shared.hosts else None
-        engine = self._shared.context.engine(self._shared.scratch)
-        if hello is not None:
-            engine.feed_bytes(hello.data)
-        await self._shake_hands(engine, stream, _ACCEPT, self.peer)
-
-    async def _choose_service(self, stream: Stream) -> ClientHello:
-        """Go on as the service that the client asks for by its server name, where there is one for it."""
-        shared = self._shared
-        try:
-            hello = await read_hello(shared.readiness, stream, shared.scratch, shared.config.timeout_busy)
-        except OSError as error:
-            self._refuse(_ACCEPT, self.peer, self._handshake_fault(error))
-        name = hello.server_name
-        chosen = shared.host(name) if name is not None else None
-        if chosen is not None:
-            self._shared = chosen
-            self.log = chosen.log.named(self.ident)
-            self.log.info(f"SNI: {name} is for service [{chosen.config.name}]")
-        elif name is not None:
-            self.log.info(f"SNI: no service is for {name}")
-        return hello
-
-    async def _connect_tls(self, stream: Stream, endpoint: Endpoint | None) -> None:
-        shared = self._shared
-        name = shared.config.sni
-        if name is None and endpoint is not None:
-            name = endpoint.server_name
-        engine = shared.context.engine(shared.scratch, name)
-        self._endpoint = endpoint
-        if endpoint is not None:
-            shared.context.sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
-        server = show(endpoint.sockaddr) if endpoint is not None else f"program {shared.config.exec}"
-        await self._shake_hands(engine, stream, _CONNECT, server)
-
-    async def _shake_hands(self, engine: Engine, stream: Stream, role: _Role, peer: str) -> None:
-        shared = self._shared
-        self._engine, self._tls = engine, stream
-        for fault in shared.context.refresh():
-            self.log.warning(fault)
-        try:
-            await Handshake(shared.readiness, engine, stream).run(shared.config.timeout_busy)
-        except (TlsError, OSError) as error:
-            self._log_verification(engine)
-            self._refuse(role, peer, self._handshake_fault(error))
-        await self._prove(engine, role, peer)
-        resumed = engine.resumed and shared.config.resumes
-        shared.counters.handshakes += 1
-        shared.counters.resumed += resumed
-        if self.log.enabled(Level.INFO):
-            how = "previous session reused" if resumed else "new session negotiated"
-            self.log.info(f"TLS {role.done}: {how}")
-            cipher, bits = engine.cipher
-            self.log.info(
-                f"{engine.version} ciphersuite: {cipher} ({bits}-bit encryption), "
-                f"group: {engine.group or 'none'}"
-            )
-            if shared.config.alpn:
-                self.log.info(f"ALPN: {engine.protocol or 'no protocol'} negotiated")
-
-    async def _prove(self, engine: Engine, role: _Role, peer: str) -> None:
-        """Hold that the peer is one who may pass, or have it redirected. Raises TlsError."""
-        shared = self._shared
-        reason = None
-        try:
-            shared.context.prove(engine)
-        except TlsError as error:
-            reason = str(error)
-        self._log_verification(engine)
-        if reason is None:
-            try:
-                await shared.revocation.check(engine, self.log)
-            except RevocationError as error:
-                reason = str(error)
-                if self._endpoint is not None:
-                    shared.context.sessions.forget(self._endpoint.sockaddr)
-        if reason is None:
-            return
-        if shared.redirect is None or self._program is not None:
-            self._refuse(role, peer, reason)
-        self.log.warning(f"The certificate of {peer} fails: {reason}")
-        shared.counters.redirected += 1
-        self._redirected = True
-
-    def _refuse(self, role: _Role, peer: str, reason: str) -> NoReturn:
-        self._shared.counters.handshakes_failed += 1
-        self.log.error(f"{role.call}: {reason}")
-        raise TlsError(f"TLS handshake with {peer} failed: {reason}") from None
-
-    def _handshake_fault(self, error: Exception) -> str:
-        if isinstance(error, TimeoutError):
-            return f"TIMEOUTbusy ({self._shared.config.timeout_busy:g} s) exceeded"
-        if isinstance(error, OSError):
-            return f"{os_reason(error)} ({error.errno})"
-        return str(error)
-
-    def _log_verification(self, engine: Engine) -> None:
-        verification = self._shared.context.verification(engine)
-        if verification is not None and verification.cause is not None:
-            self._shared.counters.rejected[verification.cause] += 1
-        for finding in verification.findings if verification is not None else ():
-            self.log.write(_LEVELS[finding.outcome], finding.text)
 
     # --- carrying and closing ---
 
-    async def _carry(self, tls: Stream, plain: Stream) -> End:
-        shared, engine = self._shared, self._engine
-        assert engine is not None  # noqa: S101  the callers have shaken hands
+    async def _carry(self) -> End:
+        shared, engine = self._shared, self._securing.established
+        plain = Side.CLIENT if shared.config.client else Side.SERVER
         limits = Limits(shared.config.timeout_idle, shared.config.timeout_close)
-        relay = Relay(shared.readiness, engine, tls, plain, limits)
+        assert self._tls is not None  # noqa: S101  `_secure` was here
+        relay = Relay(shared.readiness, engine, self._tls, self._stream(plain), limits)
         self._relay = relay
         if self._program is not None and self._program.status is not None:
             shared.readiness.loop.call_soon(relay.plain_exits)  # it was quicker than we
@@ -366,9 +239,7 @@ class Connection:
 
     def tls_answered(self) -> None:
         """Keep the session for the next connection (of `Observer`)."""
-        if self._endpoint is not None and self._engine is not None and self._shared.config.resumes:
-            sessions, loop = self._shared.context.sessions, self._shared.readiness.loop
-            sessions.remember(self._endpoint.sockaddr, self._engine, loop.time())
+        self._securing.remember()
 
     def tls_truncated(self) -> None:
         """Say so at once: it may be long before the connection ends (of `Observer`)."""
@@ -404,18 +275,39 @@ class Connection:
 
     async def _close_streams(self, end: End) -> None:
         reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED)
-        for stream in self._streams:
-            if end is End.TLS_FAILED and stream is self._tls:
+        last = self._told(end)
+        for stream in self._streams.values():
+            if stream is last:
                 continue
             if reset and isinstance(stream, socket.socket):
                 sockopt.reset_on_close(stream)
             self._shut(stream)
-        if end is End.TLS_FAILED and self._tls is not None:
+        if last is not None:
             try:
-                if isinstance(self._tls, socket.socket):
-                    await self._linger(self._tls)
+                if isinstance(last, socket.socket):
+                    await self._linger(last)
             finally:
-                self._shut(self._tls)
+                self._shut(last)
+
+    def _told(self, end: End) -> Stream | None:
+        """The side that was told the reason of a failure, and must have the time to read it."""
+        match end:
+            case End.TLS_FAILED:
+                return self._tls
+            case End.NEGOTIATION_FAILED:
+                client = self._streams.get(Side.CLIENT)
+                if client is self._tls and client is not None:
+                    self._say_goodbye(client)
+                return client
+        return None
+
+    def _say_goodbye(self, stream: Stream) -> None:
+        """Send a close_notify, as far as there is room for it."""
+        engine = self._securing.established
+        engine.close()
+        if count := engine.output():
+            with contextlib.suppress(OSError):
+                stream.send(engine.scratch.transformed[:count])
 
     def _shut(self, stream: Stream) -> None:
         self._shared.readiness.forget(stream.fileno())

@@ -77,6 +77,7 @@ class End(enum.Enum):
     IDLE = "idle"
     RESET = "reset"
     TLS_FAILED = "TLS failed"
+    NEGOTIATION_FAILED = "negotiation failed"
 
 
 @dataclass(frozen=True, slots=True)

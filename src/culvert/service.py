@@ -17,15 +17,17 @@ from culvert import sockopt
 from culvert.address import show
 from culvert.config import model
 from culvert.connect import Connector, Targets
-from culvert.connection import Connection, Host, Shared
+from culvert.connection import Connection
 from culvert.errors import os_reason
 from culvert.listen import BACKLOG, Listener
 from culvert.log import Channel
 from culvert.metrics import Counters
+from culvert.negotiate import protocol_of
 from culvert.readiness import Readiness
 from culvert.resolve import InternetAddress
 from culvert.responder import ResponderClient
 from culvert.revocation import Revocation
+from culvert.shared import Host, Shared
 from culvert.spawn import Programs
 from culvert.staple_renewal import StapleRenewal
 from culvert.tls.context import TlsContext
@@ -83,6 +85,7 @@ class RunningService:
             Revocation(config, context, responders, self.counters),
             Connector(self._loop, config, prepared.targets),
             Connector(self._loop, config, prepared.redirect) if prepared.redirect is not None else None,
+            protocol_of(config),
             surroundings.programs,
             surroundings.scratch,
             surroundings.readiness,

@@ -253,6 +253,11 @@ class Service:
         """Whether sessions are resumed. Not beside pre-shared keys: in TLS 1.3 the two look alike."""
         return self.session_resume and self.psk_secrets is None
 
+    @property
+    def program_is_client(self) -> bool:
+        """Whether the service runs its program in a client's place, and connects it to the target."""
+        return self.exec is not None and bool(self.connect)
+
     def where(self, *names: str) -> Location:
         """Where the first of these options that the file set stands; else where the service begins."""
         for name in names:

@@ -92,7 +92,7 @@ class Engine:
         self.blocked: bytes | None = None
 
     def feed(self, count: int) -> None:
-        """Take `count` bytes of ciphertext from `scratch.received`: for the handshake only."""
+        """Take `count` bytes of ciphertext from `scratch.received`, for `handshake` or `read`."""
         _BIO_write(self._incoming, self._received, count)
 
     def feed_bytes(self, data: bytes | bytearray) -> None:
@@ -141,6 +141,21 @@ class Engine:
             self.status = Status.FAILED
             self.failure = TlsError("more plaintext than one read can bring")
         return total
+
+    def read(self, most: int) -> bytes:
+        """At most `most` bytes of plaintext of what was fed: for what is said before the relay begins.
+
+        Empty where there is none; `status` says whether more can come. Send `output` after it.
+        """
+        count = _SSL_read(self._ssl, self._transformed, most)
+        if count > 0:
+            return bytes(self.scratch.transformed[:count])
+        reason = _SSL_get_error(self._ssl, count)
+        if reason == _ZERO_RETURN:
+            self.status = Status.CLOSED
+        elif reason != _WANT_READ:
+            self._failed("broken record")
+        return b""
 
     def encrypt(self, count: int) -> int:
         """Encrypt `count` bytes of `scratch.received`; returns how many bytes of ciphertext now stand in

@@ -1,0 +1,196 @@
+"""The TLS of one connection: which service's it is, the handshake, and the proof of who the peer is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, NoReturn
+
+from culvert.connect import Endpoint
+from culvert.errors import os_reason
+from culvert.handshake import Handshake, read_hello
+from culvert.log import Channel, Level
+from culvert.negotiate.script import Secured
+from culvert.relay import Stream
+from culvert.revocation import RevocationError
+from culvert.shared import Shared
+from culvert.tls.engine import Engine
+from culvert.tls.failure import TlsError
+from culvert.tls.hello import ClientHello
+from culvert.tls.verify import Outcome
+
+
+class _Role(NamedTuple):
+    """How a handshake is called in the log, as stunnel's users know it."""
+
+    call: str
+    done: str
+
+
+_ACCEPT = _Role("SSL_accept", "accepted")
+_CONNECT = _Role("SSL_connect", "connected")
+_LEVELS = {Outcome.ACCEPTED: Level.NOTICE, Outcome.IGNORED: Level.INFO, Outcome.REJECTED: Level.WARNING}
+
+
+class Securing:
+    """Makes the TLS of one connection, once: `accept` from a client, or `connect` to a server.
+
+    `shared` and `log` are another service's after `accept`, where the client has asked for that by name.
+    """
+
+    __slots__ = (
+        "_peer",
+        "_role",
+        "_server_name",
+        "endpoint",
+        "engine",
+        "ident",
+        "log",
+        "redirected",
+        "shared",
+    )
+
+    def __init__(self, shared: Shared, log: Channel, ident: str) -> None:
+        self.shared = shared
+        self.log = log
+        self.ident = ident
+        self.engine: Engine | None = None
+        self.endpoint: Endpoint | None = None
+        self.redirected = False
+        self._server_name: str | None = None
+        self._role = _ACCEPT
+        self._peer = ""
+
+    async def accept(self, stream: Stream, peer: str) -> None:
+        """Shake hands with a client. Raises TlsError."""
+        self._role, self._peer = _ACCEPT, peer
+        hello = await self._choose_service(stream) if self.shared.hosts else None
+        engine = self.shared.context.engine(self.shared.scratch)
+        if hello is not None:
+            engine.feed_bytes(hello.data)
+        await self._shake_hands(engine, stream)
+
+    async def connect(self, stream: Stream, peer: str, endpoint: Endpoint | None) -> None:
+        """Shake hands with a server; `endpoint` is None for a program that is one. Raises TlsError."""
+        self._role, self._peer, self.endpoint = _CONNECT, peer, endpoint
+        shared = self.shared
+        name = shared.config.sni
+        if name is None and endpoint is not None:
+            name = endpoint.server_name
+        self._server_name = name or None
+        engine = shared.context.engine(shared.scratch, name)
+        if endpoint is not None:
+            shared.context.sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
+        await self._shake_hands(engine, stream)
+
+    def result(self) -> Secured:
+        """What came of the handshake, for a protocol's second script."""
+        engine = self.established
+        certificate = engine.peer_certificate()
+        verified = self.shared.config.verify.chain or self.shared.config.verify.peer
+        return Secured(
+            redirected=self.redirected,
+            version=engine.version,
+            cipher=engine.cipher[0],
+            server_name=self._server_name,
+            protocol=engine.protocol,
+            certificate=certificate,
+            verified=certificate is not None and verified and not self.redirected,
+        )
+
+    @property
+    def established(self) -> Engine:
+        """The engine, once the handshake is done."""
+        assert self.engine is not None  # noqa: S101  asked for too early by Culvert itself
+        return self.engine
+
+    def remember(self) -> None:
+        """Keep the session for the next connection to the same server."""
+        shared = self.shared
+        if self.endpoint is not None and self.engine is not None and shared.config.resumes:
+            shared.context.sessions.remember(
+                self.endpoint.sockaddr, self.engine, shared.readiness.loop.time()
+            )
+
+    async def _choose_service(self, stream: Stream) -> ClientHello:
+        """Go on as the service that the client asks for by its server name, where there is one for it."""
+        shared = self.shared
+        try:
+            hello = await read_hello(shared.readiness, stream, shared.scratch, shared.config.timeout_busy)
+        except OSError as error:
+            self._refuse(self._fault(error))
+        name = self._server_name = hello.server_name
+        chosen = shared.host(name) if name is not None else None
+        if chosen is not None:
+            self.shared = chosen
+            self.log = chosen.log.named(self.ident)
+            self.log.info(f"SNI: {name} is for service [{chosen.config.name}]")
+        elif name is not None:
+            self.log.info(f"SNI: no service is for {name}")
+        return hello
+
+    async def _shake_hands(self, engine: Engine, stream: Stream) -> None:
+        shared = self.shared
+        self.engine = engine
+        for fault in shared.context.refresh():
+            self.log.warning(fault)
+        try:
+            await Handshake(shared.readiness, engine, stream).run(shared.config.timeout_busy)
+        except (TlsError, OSError) as error:
+            self._log_verification(engine)
+            self._refuse(self._fault(error))
+        await self._prove(engine)
+        resumed = engine.resumed and shared.config.resumes
+        shared.counters.handshakes += 1
+        shared.counters.resumed += resumed
+        if self.log.enabled(Level.INFO):
+            how = "previous session reused" if resumed else "new session negotiated"
+            self.log.info(f"TLS {self._role.done}: {how}")
+            cipher, bits = engine.cipher
+            self.log.info(
+                f"{engine.version} ciphersuite: {cipher} ({bits}-bit encryption), "
+                f"group: {engine.group or 'none'}"
+            )
+            if shared.config.alpn:
+                self.log.info(f"ALPN: {engine.protocol or 'no protocol'} negotiated")
+
+    async def _prove(self, engine: Engine) -> None:
+        """Hold that the peer is one who may pass, or have it redirected. Raises TlsError."""
+        shared = self.shared
+        reason = None
+        try:
+            shared.context.prove(engine)
+        except TlsError as error:
+            reason = str(error)
+        self._log_verification(engine)
+        if reason is None:
+            try:
+                await shared.revocation.check(engine, self.log)
+            except RevocationError as error:
+                reason = str(error)
+                if self.endpoint is not None:
+                    shared.context.sessions.forget(self.endpoint.sockaddr)
+        if reason is None:
+            return
+        if shared.redirect is None or shared.config.program_is_client:
+            self._refuse(reason)
+        self.log.warning(f"The certificate of {self._peer} fails: {reason}")
+        shared.counters.redirected += 1
+        self.redirected = True
+
+    def _refuse(self, reason: str) -> NoReturn:
+        self.shared.counters.handshakes_failed += 1
+        self.log.error(f"{self._role.call}: {reason}")
+        raise TlsError(f"TLS handshake with {self._peer} failed: {reason}") from None
+
+    def _fault(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"TIMEOUTbusy ({self.shared.config.timeout_busy:g} s) exceeded"
+        if isinstance(error, OSError):
+            return f"{os_reason(error)} ({error.errno})"
+        return str(error)
+
+    def _log_verification(self, engine: Engine) -> None:
+        verification = self.shared.context.verification(engine)
+        if verification is not None and verification.cause is not None:
+            self.shared.counters.rejected[verification.cause] += 1
+        for finding in verification.findings if verification is not None else ():
+            self.log.write(_LEVELS[finding.outcome], finding.text)

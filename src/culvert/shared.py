@@ -1,0 +1,53 @@
+"""What the connections of one service in one worker have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from culvert.config.model import Service
+from culvert.connect import Connector
+from culvert.log import Channel
+from culvert.metrics import Counters
+from culvert.negotiate.script import Protocol
+from culvert.readiness import Readiness
+from culvert.revocation import Revocation
+from culvert.spawn import Programs
+from culvert.tls.context import TlsContext
+from culvert.tls.engine import Scratch
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the connections of one service in one worker have in common."""
+
+    config: Service
+    context: TlsContext
+    revocation: Revocation
+    connector: Connector
+    redirect: Connector | None
+    """To where clients go whose certificate fails."""
+    protocol: Protocol
+    programs: Programs
+    scratch: Scratch
+    readiness: Readiness
+    log: Channel
+    counters: Counters
+    hosts: list[Host]
+    """The services that take over clients of this one by the name that they ask for."""
+
+    def host(self, name: str) -> Shared | None:
+        """The service for this server name: by the name itself, else by the first pattern that covers it."""
+        exact = (host.shared for host in self.hosts if host.pattern == name)
+        covering = (host.shared for host in self.hosts if host.covers(name))
+        return next(exact, None) or next(covering, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A service that is chosen by a server name: `pattern` is as in `ServerName`."""
+
+    pattern: str
+    shared: Shared
+
+    def covers(self, name: str) -> bool:
+        return self.pattern.startswith("*.") and name.endswith(self.pattern[1:])
