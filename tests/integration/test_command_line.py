@@ -152,7 +152,6 @@ class TestStunnelFlags:
     def test_help_leaves_out_what_is_not_supported(self) -> None:
         names = set(re.findall(r"(?m)^(\w+) += ", self.ask("-help")))
         assert not names & {"engine", "engineNum", "iconIdle", "compression", "sessiond", "provider"}
-        assert not names & {"protocol", "ident", "transparent"}
 
     @pytest.mark.parametrize("flag", ["-version", "-Version"])
     def test_version_tells_the_defaults(self, flag: str) -> None:

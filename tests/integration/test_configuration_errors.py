@@ -100,22 +100,6 @@ class TestLines:
     @pytest.mark.parametrize(
         "line",
         [
-            "protocol = smtp",
-            "libwrap = yes",
-            "ident = root",
-            "transparent = source",
-        ],
-    )
-    def test_what_comes_later_is_refused_with_a_clear_word(
-        self, path: Path, certificates: Certificates, port: int, line: str
-    ) -> None:
-        path.write_text(service(certificates, port, line + "\n"))
-        (told,) = (x for x in refused(path).splitlines() if f'{path}:9: "{line}": ' in x)
-        assert "version" in told.partition(f'"{line}": ')[2]
-
-    @pytest.mark.parametrize(
-        "line",
-        [
             "engine = pkcs11",
             "iconIdle = idle.ico",
             "compression = zlib",

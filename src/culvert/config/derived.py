@@ -11,6 +11,7 @@ from culvert.config.model import (
     AllowKind,
     Failover,
     OcspPolicy,
+    ProtocolOptions,
     ServerName,
     SocketOption,
     TlsVersion,
@@ -37,6 +38,7 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "verify": verify_policy(draft),
         "allow": tuple(entry.value for entry in allow_entries(draft)),
         "ocsp": ocsp_policy(draft),
+        "protocol": protocol_options(draft),
         "sni": draft.value("sni")[-1] if draft.value("client") and draft.value("sni") else None,
         "server_names": () if draft.value("client") else tuple(map(server_name, draft.value("sni"))),
         "ciphers": _latest(draft, "ciphers"),
@@ -89,6 +91,21 @@ def ocsp_policy(draft: Draft) -> OcspPolicy:
         nonce=draft.value("OCSPnonce"),
         require=draft.value("OCSPrequire"),
         timeout=draft.value("TIMEOUTocsp"),
+    )
+
+
+def protocol_options(draft: Draft) -> ProtocolOptions | None:
+    """The protocol and all that belongs to it; None where there is none."""
+    if draft.value("protocol") is None:
+        return None
+    return ProtocolOptions(
+        name=draft.value("protocol"),
+        authentication=draft.value("protocolAuthentication"),
+        domain=draft.value("protocolDomain"),
+        headers=draft.value("protocolHeader"),
+        host=draft.value("protocolHost"),
+        username=draft.value("protocolUsername"),
+        password=draft.value("protocolPassword"),
     )
 
 

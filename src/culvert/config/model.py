@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from culvert.address import Address, HttpUrl
 from culvert.errors import Diagnostic, Location
@@ -129,6 +129,23 @@ class OcspPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ProtocolOptions:
+    """The protocol that is spoken around the handshake, and what it is to say.
+
+    `host` is the target that a proxy is asked for, or the name to greet with. `authentication` is one of
+    `config.protocols.AUTHENTICATION`; None is the protocol's usual one. `headers` are whole header lines.
+    """
+
+    name: str
+    authentication: str | None
+    domain: str | None
+    headers: tuple[str, ...]
+    host: str | None
+    username: str | None
+    password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class SocketOption:
     """One `socket = a|l|r:NAME=VALUE`.
 
@@ -215,6 +232,8 @@ class Service:
     allow: tuple[AllowRule, ...]
     """Who may pass, in the order of the file; without a rule, whoever passes verification."""
     ocsp: OcspPolicy
+    protocol: ProtocolOptions | None
+    """What is spoken in clear before TLS, or inside it first; None for nothing."""
     ciphers: str
     ciphersuites: str
     curves: str

@@ -14,6 +14,7 @@ from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.identity_rules import check_identity_rules
 from culvert.config.model import AllowKind, Failover, TlsVersion
+from culvert.config.protocol_rules import check_protocol
 from culvert.config.server_names import check_server_names
 from culvert.config.tls_options import TLS_OPTIONS
 from culvert.config.values import VERSIONS
@@ -22,7 +23,7 @@ _SUBJECT_CHECKS = ("checkHost", "checkIP", "checkEmail")
 _ALLOW_RULES = tuple(kind.value for kind in AllowKind)
 
 _OTHER_SINKS = ("transparent", "protocol")
-"""Options that can stand in connect's place, and that this version refuses by an error of their own."""
+"""Options that can stand in connect's place, where their line was refused."""
 
 _VERSION_NAMES = {version: name for name, version in VERSIONS.items()}
 
@@ -318,6 +319,7 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (_authentication, _ROLE + _TRUST),
     (_lists, _ROLE + _TRUST + _ALLOW_RULES),
     (_secrets, _ROLE),
+    (check_protocol, ("client", "protocol", "protocolAuthentication")),
     (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),
 )

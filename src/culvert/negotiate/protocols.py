@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from culvert.config.model import Service
+from collections.abc import Callable, Mapping
+
+from culvert.config.model import ProtocolOptions, Service
 from culvert.negotiate.script import (
     Protocol,
     connect_after,
@@ -14,7 +16,13 @@ from culvert.negotiate.script import (
 _CONNECT_FIRST = Protocol(connect_before, nothing_after)
 _TLS_FIRST = Protocol(nothing_before, connect_after)
 
+_CLIENTS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {}
+_SERVERS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {}
+
 
 def protocol_of(service: Service) -> Protocol:
     """What the service says before and after its handshakes."""
-    return _CONNECT_FIRST if service.client or service.program_is_client else _TLS_FIRST
+    options = service.protocol
+    if options is None:
+        return _CONNECT_FIRST if service.client or service.program_is_client else _TLS_FIRST
+    return (_CLIENTS if service.client else _SERVERS)[options.name](options)

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from culvert.config.options.option import Availability, Option, Scope
+from culvert.config.options.option import Option, Scope
+from culvert.config.protocols import AUTHENTICATION, SIDES
 from culvert.config.values import NAME, OCSP_FLAG, SECONDS, TEXT, URL, YES_NO, one_of
 
-_PROTOCOLS = one_of(
-    "capwin",
-    "capwinctrl",
-    "cifs",
-    "connect",
-    "imap",
-    "ldap",
-    "nntp",
-    "pgsql",
-    "pop3",
-    "proxy",
-    "smtp",
-    "socks",
-)
+_PROTOCOLS = one_of(*SIDES)
+_AUTHENTICATION = one_of(*sorted({way for ways in AUTHENTICATION.values() for way in ways}))
 
 _OCSP_SIGNING_FLAGS = frozenset({"NOCERTS", "NOTIME", "RESPID_KEY"})
 """Flags for those who make answers: for those who verify them they mean nothing, in OpenSSL either."""
@@ -36,21 +25,21 @@ NEGOTIATION = (
         Scope.SERVICE,
         _PROTOCOLS,
         "protocol to speak before TLS",
-        availability=Availability.LATER,
+        service_fields=("protocol",),
     ),
     Option(
         "protocolAuthentication",
         Scope.SERVICE,
-        one_of("basic", "ntlm", "plain", "login"),
+        _AUTHENTICATION,
         "basic|ntlm (connect) or plain|login (smtp)",
-        availability=Availability.LATER,
+        service_fields=("protocol",),
     ),
     Option(
         "protocolDomain",
         Scope.SERVICE,
         NAME,
         "domain for the protocol's authentication",
-        availability=Availability.LATER,
+        service_fields=("protocol",),
     ),
     Option(
         "protocolHeader",
@@ -59,7 +48,7 @@ NEGOTIATION = (
         "header line to add to the protocol's request",
         repeatable=True,
         default=(),
-        availability=Availability.LATER,
+        service_fields=("protocol",),
         secret=True,
     ),
     Option(
@@ -67,14 +56,14 @@ NEGOTIATION = (
         Scope.SERVICE,
         NAME,
         "host:port to ask the proxy for, or the name to greet with",
-        availability=Availability.LATER,
+        service_fields=("protocol",),
     ),
     Option(
         "protocolPassword",
         Scope.SERVICE,
         TEXT,
         "password for the protocol's authentication",
-        availability=Availability.LATER,
+        service_fields=("protocol",),
         secret=True,
     ),
     Option(
@@ -82,7 +71,7 @@ NEGOTIATION = (
         Scope.SERVICE,
         NAME,
         "user for the protocol's authentication",
-        availability=Availability.LATER,
+        service_fields=("protocol",),
     ),
     Option(
         "OCSP",

@@ -1,0 +1,28 @@
+"""The values of `protocol`, and which end of a tunnel speaks what."""
+
+from __future__ import annotations
+
+CLIENT = "client"
+SERVER = "server"
+
+SIDES: dict[str, frozenset[str]] = {
+    "capwin": frozenset({CLIENT, SERVER}),
+    "capwinctrl": frozenset({CLIENT, SERVER}),
+    "cifs": frozenset({CLIENT, SERVER}),
+    "connect": frozenset({CLIENT}),
+    "imap": frozenset({CLIENT, SERVER}),
+    "ldap": frozenset({CLIENT}),
+    "nntp": frozenset({CLIENT}),
+    "pgsql": frozenset({CLIENT, SERVER}),
+    "pop3": frozenset({CLIENT, SERVER}),
+    "proxy": frozenset({SERVER}),
+    "smtp": frozenset({CLIENT, SERVER}),
+    "socks": frozenset({CLIENT, SERVER}),
+}
+"""At which end of a tunnel each protocol can stand."""
+
+AUTHENTICATION: dict[str, tuple[str, ...]] = {"connect": ("basic", "ntlm"), "smtp": ("plain", "login")}
+"""How a client can prove itself, by protocol; the first is the usual one."""
+
+CONNECTING_FIRST = frozenset({"smtp", "pop3", "imap"})
+"""Servers of these connect to their target before TLS, so that a client cannot be redirected after it."""
