@@ -17,7 +17,7 @@ from culvert.tls.sessions import SessionCache
 from culvert.tls.verify import Verification
 
 from ..identities import Identity, issue, write
-from .certificates import certify, common_name, write_identity
+from .certificates import certify, common_name, write_identity, write_trust
 from .conftest import Authority
 from .ends import TLS12, TLS13, Pair, context
 from .test_sessions import TARGET, connect
@@ -75,6 +75,15 @@ class TestCause:
     ) -> None:
         old = certify(common_name("old"), issuer=authority.root, starts_in=-20, ends_in=-5)
         cause = self.cause(authority, version, CHAIN, *more, shown=self.own(tmp_path, old))
+        assert cause == "certificate has expired"
+
+    def test_an_expired_authority(
+        self, *, authority: Authority, tmp_path: Path, version: str, more: tuple[str, ...]
+    ) -> None:
+        old = issue("old", starts_in=-20, ends_in=-5)
+        trust = f"CAfile = {write_trust(tmp_path / 'old.pem', old)}"
+        shown = self.own(tmp_path, certify(common_name("leaf"), issuer=old))
+        cause = self.cause(authority, version, trust, CHAIN, *more, shown=shown)
         assert cause == "certificate has expired"
 
     def test_one_that_is_not_pinned(self, authority: Authority, version: str, more: tuple[str, ...]) -> None:
