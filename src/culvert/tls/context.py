@@ -156,6 +156,10 @@ class TlsContext:
 
     def _set_sessions(self) -> None:
         service = self._service
+        if not service.client:
+            # Without it OpenSSL refuses to resume a session whose client showed a certificate, and in TLS 1.3
+            # every pre-shared key where certificates are asked for.
+            self._context.set_session_id(service.name.encode()[:32])
         if not service.resumes:
             self._context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
             self._context.set_options(_NO_TICKET)
@@ -165,9 +169,6 @@ class TlsContext:
         if not service.client and service.ocsp.asks and (service.verify.chain or service.verify.peer):
             # A ticket could go to a worker that has never seen who issued the client's certificate.
             self._context.set_options(_NO_TICKET)
-        if not service.client:
-            # Without it OpenSSL refuses to resume a session whose client showed a certificate.
-            self._context.set_session_id(service.name.encode()[:32])
 
     def _use(self, credentials: Credentials) -> None:
         with self._refusing("cert", self._service.cert or ""):

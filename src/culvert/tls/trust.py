@@ -30,6 +30,8 @@ _HASH_NAME = re.compile(r"[0-9a-f]{8}\.r[0-9]{1,4}")
 
 _Stamp = tuple[int, int, int]
 
+_NO_STAMP: _Stamp = (0, 0, 0)
+
 
 class Trust:
     """The store of one service. `refresh` says whether it is to be built anew."""
@@ -103,7 +105,10 @@ class _Folder:
                 status = entry.stat()
             except FileNotFoundError:
                 continue  # it was replaced just now, or is a link to nothing
-            yield name, (status.st_mtime_ns, status.st_size, status.st_ino)
+            except OSError:
+                yield name, _NO_STAMP  # reading it says why, and the others count all the same
+            else:
+                yield name, (status.st_mtime_ns, status.st_size, status.st_ino)
 
     def _take(self, stamps: dict[str, _Stamp]) -> tuple[bool, list[str]]:
         files: dict[str, _File] = {}
@@ -126,10 +131,17 @@ class _Folder:
 
 
 def parse(data: bytes) -> tuple[x509.CertificateRevocationList, ...]:
-    """Every CRL of a PEM file, one at least. Raises ValueError."""
+    """Every CRL of a PEM file, one at least. Raises ValueError, also for one that OpenSSL would not take."""
     found = tuple(x509.load_pem_x509_crl(block) for block in _CRL.findall(data))
     if not found:
         raise ValueError("it holds no CRL in PEM form")
+    trial = crypto.X509Store()
+    try:
+        for revoked in found:
+            trial.add_crl(revoked)
+    except crypto.Error as error:
+        reasons = ", ".join(entry[2] for entry in error.args[0])
+        raise ValueError(f"OpenSSL cannot read it: {reasons}") from None
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ..identities import NOW, Identity, write
@@ -74,6 +75,31 @@ def with_raw_subject(subject: bytes, issuer: Identity) -> Identity:
     algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
     content = body + algorithm + _tlv(0x03, b"\0" + signature)
     return Identity(x509.load_der_x509_certificate(_tlv(0x30, content)), draft.key)
+
+
+def revocation_list(
+    issuer: Identity,
+    *revoked: Identity,
+    signer: Identity | None = None,
+    starts_in: float = -1,
+    ends_in: float = 30,
+    name: x509.Name | None = None,
+) -> bytes:
+    """A CRL in PEM, valid between two moments, in days from now; `signer` and `name` make a false one."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject if name is None else name)
+        .last_update(NOW + datetime.timedelta(days=starts_in))
+        .next_update(NOW + datetime.timedelta(days=ends_in))
+    )
+    for identity in revoked:
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(identity.certificate.serial_number)
+            .revocation_date(NOW - datetime.timedelta(hours=1))
+            .build()
+        )
+    return builder.sign((signer or issuer).key, SHA256()).public_bytes(Encoding.PEM)
 
 
 def write_identity(path: Path, identity: Identity, *chain: Identity) -> Path:
