@@ -44,8 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, secrets: Path, pki: Pki) ->
         "both": "allowPSK = bob\nallowPSK = alice",
         "beside": (
             f"allowPSK = alice\nallowCN = good\ncert = {leaf.cert}\nkey = {leaf.key}\n"
-            f"CAfile = {pki.files['root']}\nverifyChain = yes\nciphers = PSK:HIGH\n"
-            "ciphersuites = TLS_AES_128_GCM_SHA256"
+            f"CAfile = {pki.files['root']}\nverifyChain = yes"
         ),
     }
     text = "".join(
