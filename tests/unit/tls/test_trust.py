@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -264,6 +265,13 @@ def test_a_link_that_leads_to_no_file_does_not_either(
     (folder.path / "12345678.r1").symlink_to(target)
     folder.write(revocation_list(authority.root))
     assert len(folder.server.refresh()) == (target != "nothing")
+    assert folder.admits()
+
+
+def test_a_pipe_is_not_waited_for(authority: Authority, folder: Folder) -> None:
+    os.mkfifo(folder.path / "12345678.r1")
+    folder.write(revocation_list(authority.root))
+    assert len(folder.server.refresh()) == 1
     assert folder.admits()
 
 
