@@ -7,6 +7,7 @@ resumes on another. Client sessions are kept in each worker for itself (`Session
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,12 @@ class TlsContext:
             self._use(self.credentials)
         self.staple = None if service.client else stapling.Staple(self._pointer)
         self._trust = Trust(service)
+        self._bind_sessions()
         rules = Rules(service.allow)
         verifier = self._build_verifier(self._trust, rules) if service.verify.request else None
         self._authentication = Authentication(service, rules, verifier, psk.load(service))
         self._authentication.install(self._pointer)
         self._key_log = key_log.write_keys(self._pointer, service)
-        self.sessions = SessionCache(service.session_cache_size, service.session_cache_timeout)
 
     def engine(self, scratch: Scratch, server_name: str | None = None) -> Engine:
         """The engine of a new connection. `server_name` is what a client asks for by SNI (RFC 6066, 3)."""
@@ -95,10 +96,14 @@ class TlsContext:
         self._authentication.prove(engine)
 
     def refresh(self) -> list[str]:
-        """Take the CRLs in CRLpath as they are now; returns what is wrong with them, each thing once."""
+        """Take the CRLs in CRLpath as they are now; returns what is wrong with them, each thing once.
+
+        They count for the engines that are made after it, whose `sessions` are others then.
+        """
         changed, faults = self._trust.refresh()
         if changed:
             use_store(self._context, self._trust.store())
+            self._bind_sessions()
         return faults
 
     def _set_modes(self) -> None:
@@ -165,9 +170,15 @@ class TlsContext:
         if not service.client and service.ocsp.asks and (service.verify.chain or service.verify.peer):
             # A ticket could go to a worker that has never seen who issued the client's certificate.
             self._context.set_options(_NO_TICKET)
+
+    def _bind_sessions(self) -> None:
+        """Resume none that was made under other CRLs: in TLS 1.3 a revoked peer could do so for ever."""
+        service = self._service
+        self.sessions = SessionCache(service.session_cache_size, service.session_cache_timeout)
         if not service.client:
-            # Without it OpenSSL refuses to resume a session whose client showed a certificate.
-            self._context.set_session_id(service.name.encode()[:32])
+            # Without any id OpenSSL refuses to resume a session whose client showed a certificate.
+            bound = hashlib.sha256(service.name.encode() + self._trust.fingerprint())
+            self._context.set_session_id(bound.digest())
 
     def _use(self, credentials: Credentials) -> None:
         with self._refusing("cert", self._service.cert or ""):

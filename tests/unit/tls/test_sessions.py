@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+from pathlib import Path
+
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import crypto
 
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Engine, Scratch
 from culvert.tls.sessions import SessionCache
 
+from ..identities import NOW, Identity
 from .conftest import Authority
 from .ends import TLS12, TLS13, Pair, context
 
@@ -149,3 +157,44 @@ def test_a_session_lets_nobody_pass_whom_the_rules_do_not(authority: Authority, 
         )
         if accepted:
             pair.close()
+
+
+def publish(folder: Path, authority: Identity, *revoked: Identity) -> None:
+    """Have the folder hold the authority's list of these, and no other list."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(NOW - datetime.timedelta(days=1))
+        .next_update(NOW + datetime.timedelta(days=1))
+    )
+    for each in revoked:
+        serial = each.certificate.serial_number
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW).build()
+        builder = builder.add_revoked_certificate(entry)
+    name = crypto.X509.from_cryptography(authority.certificate).subject_name_hash()
+    pem = builder.sign(authority.key, SHA256()).public_bytes(Encoding.PEM)
+    (folder / f"{name:08x}.r0").write_bytes(pem)
+
+
+@VERSIONS
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_a_session_does_not_outlive_the_list_it_was_made_under(
+    authority: Authority, tmp_path: Path, version: str, role: str
+) -> None:
+    """A revoked peer could stay for ever: in TLS 1.3 each resumption brings a new session."""
+    verified = (authority.trust, "verifyChain = yes", f"CRLpath = {tmp_path}")
+    client = context(version, authority.client_cert, *(verified * (role == "client")), client=True)
+    server = context(version, authority.server_cert, *(verified * (role == "server")))
+    judge = server if role == "server" else client
+
+    def visit() -> Pair:
+        assert judge.refresh() == []
+        return connect(client, server, client.sessions)
+
+    publish(tmp_path, authority.root)
+    assert [resumed(visit()) for _ in range(3)] == [False, True, True]
+    publish(tmp_path, authority.root, authority.client if role == "server" else authority.server)
+    refused = visit()
+    assert (refused.server if role == "server" else refused.client).failure is not None
+    publish(tmp_path, authority.root)
+    assert [resumed(visit()) for _ in range(2)] == [False, True]
