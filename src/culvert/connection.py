@@ -286,7 +286,7 @@ class Connection:
 
     def _new_engine(self, server_name: str | None = None) -> Engine:
         context = self._shared.context
-        for fault in context.refresh():
+        for fault in context.refresh(self._shared.readiness.loop.time()):
             self.log.warning(fault)
         self._sessions = context.sessions
         return context.engine(self._shared.scratch, server_name)
