@@ -137,6 +137,13 @@ def parse(data: bytes) -> tuple[x509.CertificateRevocationList, ...]:
     found = tuple(x509.load_pem_x509_crl(block) for block in _CRL.findall(data))
     if not found:
         raise ValueError("it holds no CRL in PEM form")
+    # OpenSSL is the stricter reader, and a store that cannot be built would leave every list as it was.
+    store = crypto.X509Store()
+    try:
+        for revoked in found:
+            store.add_crl(revoked)
+    except crypto.Error:
+        raise ValueError("OpenSSL cannot read a CRL in it") from None
     return found
 
 

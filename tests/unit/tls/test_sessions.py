@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import crypto
 
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Engine, Scratch
 from culvert.tls.sessions import SessionCache
 
-from ..identities import NOW, Identity
+from .certificates import publish
 from .conftest import Authority
 from .ends import TLS12, TLS13, Pair, context
 
@@ -158,23 +153,6 @@ def test_a_session_lets_nobody_pass_whom_the_rules_do_not(authority: Authority, 
         )
         if accepted:
             pair.close()
-
-
-def publish(folder: Path, authority: Identity, *revoked: Identity) -> None:
-    """Have the folder hold the authority's list of these, and no other list."""
-    builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(authority.certificate.subject)
-        .last_update(NOW - datetime.timedelta(days=1))
-        .next_update(NOW + datetime.timedelta(days=1))
-    )
-    for each in revoked:
-        serial = each.certificate.serial_number
-        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW).build()
-        builder = builder.add_revoked_certificate(entry)
-    name = crypto.X509.from_cryptography(authority.certificate).subject_name_hash()
-    pem = builder.sign(authority.key, SHA256()).public_bytes(Encoding.PEM)
-    (folder / f"{name:08x}.r0").write_bytes(pem)
 
 
 @VERSIONS
