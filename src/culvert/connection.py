@@ -108,6 +108,7 @@ class Connection:
         "_program",
         "_redirected",
         "_relay",
+        "_sessions",
         "_shared",
         "_streams",
         "_tls",
@@ -128,6 +129,7 @@ class Connection:
         self._streams: list[Stream] = [] if accepted is None else [accepted]
         self._tls: Stream | None = None
         self._engine: Engine | None = None
+        self._sessions = shared.context.sessions
         self._endpoint: Endpoint | None = None
         self._relay: Relay | None = None
         self._program: Program | None = None
@@ -248,7 +250,7 @@ class Connection:
 
     async def _accept_tls(self, stream: Stream) -> None:
         hello = await self._choose_service(stream) if self._shared.hosts else None
-        engine = self._shared.context.engine(self._shared.scratch)
+        engine = self._new_engine()
         if hello is not None:
             engine.feed_bytes(hello.data)
         await self._shake_hands(engine, stream, _ACCEPT, self.peer)
@@ -275,18 +277,23 @@ class Connection:
         name = shared.config.sni
         if name is None and endpoint is not None:
             name = endpoint.server_name
-        engine = shared.context.engine(shared.scratch, name)
+        engine = self._new_engine(name)
         self._endpoint = endpoint
         if endpoint is not None:
-            shared.context.sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
+            self._sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
         server = show(endpoint.sockaddr) if endpoint is not None else f"program {shared.config.exec}"
         await self._shake_hands(engine, stream, _CONNECT, server)
+
+    def _new_engine(self, server_name: str | None = None) -> Engine:
+        context = self._shared.context
+        for fault in context.refresh(self._shared.readiness.loop.time()):
+            self.log.warning(fault)
+        self._sessions = context.sessions
+        return context.engine(self._shared.scratch, server_name)
 
     async def _shake_hands(self, engine: Engine, stream: Stream, role: _Role, peer: str) -> None:
         shared = self._shared
         self._engine, self._tls = engine, stream
-        for fault in shared.context.refresh():
-            self.log.warning(fault)
         try:
             await Handshake(shared.readiness, engine, stream).run(shared.config.timeout_busy)
         except (TlsError, OSError) as error:
@@ -322,7 +329,7 @@ class Connection:
             except RevocationError as error:
                 reason = str(error)
                 if self._endpoint is not None:
-                    shared.context.sessions.forget(self._endpoint.sockaddr)
+                    self._sessions.forget(self._endpoint.sockaddr)
         if reason is None:
             return
         if shared.redirect is None or self._program is not None:
@@ -367,8 +374,8 @@ class Connection:
     def tls_answered(self) -> None:
         """Keep the session for the next connection (of `Observer`)."""
         if self._endpoint is not None and self._engine is not None and self._shared.config.resumes:
-            sessions, loop = self._shared.context.sessions, self._shared.readiness.loop
-            sessions.remember(self._endpoint.sockaddr, self._engine, loop.time())
+            now = self._shared.readiness.loop.time()
+            self._sessions.remember(self._endpoint.sockaddr, self._engine, now)
 
     def tls_truncated(self) -> None:
         """Say so at once: it may be long before the connection ends (of `Observer`)."""

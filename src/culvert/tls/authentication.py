@@ -87,7 +87,8 @@ class Authentication:
         """
         policy = self._service.verify
         if self._service.client:
-            return policy.chain or policy.peer or policy.require
+            # requireCert alone takes the certificate of anybody in the middle.
+            return policy.chain or policy.peer or bool(self._rules)
         return self._service.cert is not None
 
     def _prove_key(self, found: Verification) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import crypto
 
 from culvert.config.model import Service
@@ -53,14 +54,20 @@ class Trust:
             store.add_cert(crypto.X509.from_cryptography(anchor))
         if self._service.ca_path is not None:
             store.load_locations(None, self._service.ca_path)
-        for revoked in self._lists:
+        for revoked in self._all_lists():
             store.add_crl(revoked)
-        if self._folder is not None:
-            for revoked in self._folder.lists():
-                store.add_crl(revoked)
         if self._lists or self._folder is not None:
             store.set_flags(lib.X509_V_FLAG_CRL_CHECK | lib.X509_V_FLAG_CRL_CHECK_ALL)
         return store
+
+    def fingerprint(self) -> bytes:
+        """Another one for other CRLs, and the same in every process that has these."""
+        return b"".join(revoked.fingerprint(SHA256()) for revoked in self._all_lists())
+
+    def _all_lists(self) -> Iterator[x509.CertificateRevocationList]:
+        yield from self._lists
+        if self._folder is not None:
+            yield from self._folder.lists()
 
     def refresh(self) -> tuple[bool, list[str]]:
         """Look at CRLpath: whether it changed, and what is wrong with it, said once."""

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import crypto
 
 from ..identities import NOW, Identity, write
 
@@ -111,6 +112,23 @@ def write_identity(path: Path, identity: Identity, *chain: Identity) -> Path:
 def write_trust(path: Path, *trusted: Identity) -> Path:
     """A CAfile."""
     return write(path, b"".join(each.cert_pem for each in trusted), 0o644)
+
+
+def publish(folder: Path, authority: Identity, *revoked: Identity) -> Path:
+    """Have the folder hold the authority's list of these, and no other list of it."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(NOW - datetime.timedelta(days=1))
+        .next_update(NOW + datetime.timedelta(days=1))
+    )
+    for each in revoked:
+        serial = each.certificate.serial_number
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW).build()
+        builder = builder.add_revoked_certificate(entry)
+    name = crypto.X509.from_cryptography(authority.certificate).subject_name_hash()
+    pem = builder.sign(authority.key, SHA256()).public_bytes(Encoding.PEM)
+    return write(folder / f"{name:08x}.r0", pem, 0o644)
 
 
 def _tlv(tag: int, content: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +173,10 @@ class Folder:
         """Put a file into the place of what is there, as a careful operator does."""
         write(self.path / "new", content).replace(self.path / name)
 
+    def look(self) -> list[str]:
+        """Have the server look at the folder, and say what is wrong with it."""
+        return self.server.refresh(time.monotonic())
+
     def admits(self, client: Identity | None = None) -> bool:
         return self._show(self.server, client).accepted
 
@@ -185,39 +190,39 @@ def folder(authority: Authority, tmp_path: Path, shown: Show) -> Folder:
 
 
 def test_an_empty_folder_lets_nobody_pass(folder: Folder) -> None:
-    assert folder.server.refresh() == []
+    assert folder.look() == []
     assert folder.refusal() == "unable to get certificate CRL"
 
 
 def test_a_list_counts_from_when_it_comes_until_it_goes(authority: Authority, folder: Folder) -> None:
     folder.write(revocation_list(authority.root))
-    assert folder.server.refresh() == []
+    assert folder.look() == []
     assert folder.admits()
     folder.write(revocation_list(authority.root, authority.client))
     assert folder.admits(), "nobody has looked yet"
-    assert folder.server.refresh() == []
+    assert folder.look() == []
     assert not folder.admits()
     folder.write(revocation_list(authority.root))
-    folder.server.refresh()
+    folder.look()
     assert folder.admits()
     (folder.path / "12345678.r0").unlink()
-    folder.server.refresh()
+    folder.look()
     assert not folder.admits()
 
 
 def test_only_names_by_hash_are_looked_at(authority: Authority, folder: Folder) -> None:
     for name in ("12345678.0", "1234567.r0", "12345678.r", "12345678.r0.pem", "ABCDEF01.r0", "crl.pem"):
         folder.write(revocation_list(authority.root), name)
-    assert folder.server.refresh() == []
+    assert folder.look() == []
     assert not folder.admits()
     folder.write(revocation_list(authority.root), "abcdef01.r17")
-    folder.server.refresh()
+    folder.look()
     assert folder.admits()
 
 
 def test_a_file_may_hold_the_lists_of_several(authority: Authority, folder: Folder) -> None:
     folder.write(revocation_list(issue("another")) + revocation_list(authority.root, authority.client))
-    assert folder.server.refresh() == []
+    assert folder.look() == []
     assert folder.refusal() == "certificate revoked"
 
 
@@ -236,14 +241,14 @@ def test_a_damaged_file_leaves_in_force_what_it_said_and_is_complained_of_once(
 ) -> None:
     other = certify(common_name("other"), issuer=authority.root)
     folder.write(revocation_list(authority.root, other))
-    folder.server.refresh()
+    folder.look()
     folder.write(DAMAGES[damage](authority))
-    (fault,) = folder.server.refresh()
+    (fault,) = folder.look()
     assert fault.startswith(f"The CRL {folder.path / '12345678.r0'} is not used: ")
-    assert folder.server.refresh() == []
+    assert folder.look() == []
     assert (folder.admits(), folder.admits(other)) == (True, False)
     folder.write(revocation_list(authority.root, authority.client))
-    assert folder.server.refresh() == []
+    assert folder.look() == []
     assert not folder.admits()
 
 
@@ -251,10 +256,10 @@ def test_a_damaged_file_does_not_stand_in_the_way_of_another(authority: Authorit
     for damage in DAMAGES.values():
         folder.write(damage(authority), "00000000.r0")
         folder.write(revocation_list(authority.root))
-        assert len(folder.server.refresh()) == 1
+        assert len(folder.look()) == 1
         assert folder.admits()
         (folder.path / "12345678.r0").unlink()
-        folder.server.refresh()
+        folder.look()
         assert not folder.admits()
 
 
@@ -264,14 +269,14 @@ def test_a_link_that_leads_to_no_file_does_not_either(
 ) -> None:
     (folder.path / "12345678.r1").symlink_to(target)
     folder.write(revocation_list(authority.root))
-    assert len(folder.server.refresh()) == (target != "nothing")
+    assert len(folder.look()) == (target != "nothing")
     assert folder.admits()
 
 
 def test_a_pipe_is_not_waited_for(authority: Authority, folder: Folder) -> None:
     os.mkfifo(folder.path / "12345678.r1")
     folder.write(revocation_list(authority.root))
-    assert len(folder.server.refresh()) == 1
+    assert len(folder.look()) == 1
     assert folder.admits()
 
 
@@ -280,15 +285,15 @@ def test_a_folder_that_is_gone_leaves_its_lists_in_force_and_is_complained_of_on
 ) -> None:
     other = certify(common_name("other"), issuer=authority.root)
     folder.write(revocation_list(authority.root, other))
-    folder.server.refresh()
+    folder.look()
     away = folder.path.rename(folder.path.with_name("away"))
-    assert folder.server.refresh() == [f"CRLpath {folder.path} cannot be read: No such file or directory"]
-    assert folder.server.refresh() == []
+    assert folder.look() == [f"CRLpath {folder.path} cannot be read: No such file or directory"]
+    assert folder.look() == []
     assert (folder.admits(), folder.admits(other)) == (True, False)
     away.rename(folder.path)
-    assert folder.server.refresh() == []
+    assert folder.look() == []
     folder.path.rename(away)
-    assert len(folder.server.refresh()) == 1
+    assert len(folder.look()) == 1
 
 
 PARTS = st.one_of(
