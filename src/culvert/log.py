@@ -27,7 +27,9 @@ TEXT_LIMIT = 1024
 
 SYSLOG_PATH = "/dev/log"
 _RECONNECT_PAUSE = 1.0
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""The last ones turn the direction of writing: what follows them in a line would be read in another order."""
+
 _STANDARD_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 

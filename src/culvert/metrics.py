@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 @dataclass(slots=True)
 class Counters:
     """What a service has done in this worker since it started. `ended` counts by the way of the end,
-    `rejected` by what was wrong with peers' certificates, `ocsp` by what was found of them there: good,
+    `rejected` by what was wrong with peers' certificates and keys, `ocsp` by what was found there: good,
     revoked, or why that could not be told.
     """
 

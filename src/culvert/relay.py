@@ -18,8 +18,8 @@ Pitfalls:
   alert, an answer) may still wait to be read, so reading goes on, and its end decides the outcome.
 - In TLS, reading can make output (an alert, a key update), and writing can need input (renegotiation).
 - TIMEOUTclose runs from the last byte that moved, not from the first close: a long download may follow.
-- A TLS 1.3 server's session tickets stay in the engine until there is data to send along with them, or
-  a quiet moment: a send of their own would cost a tenth of a short connection.
+- A TLS 1.3 server's session tickets wait for data to go along with, or for a quiet moment: a send of their
+  own would cost a tenth of a short connection.
 - The engine's buffers grow with a burst; a connection that falls quiet gives the memory back.
 """
 
@@ -38,6 +38,9 @@ from culvert.tls.engine import CHUNK, Engine, Status
 
 CONTROL_LIMIT = 2 * CHUNK
 """Most ciphertext that may wait for a peer who makes us answer (key updates) but does not read."""
+
+TICKETS_WAIT = 2
+"""Reads for which tickets wait, a request in two parts: answers to key updates pile up behind them."""
 
 BURST = 16 * 1024
 """A read of more than this lets the engine's buffers grow beyond what an idle connection should hold."""
@@ -112,7 +115,7 @@ class Relay:
         "_plain_send",
         "_plain_shut",
         "_received",
-        "_tickets_kept",
+        "_tickets_wait",
         "_timer",
         "_timer_due",
         "_tls_answered",
@@ -159,7 +162,7 @@ class Relay:
         self._tls_error: OSError | None = None
         self._plain_error: OSError | None = None
         self._plain_exiting = False
-        self._tickets_kept = engine.output_can_wait
+        self._tickets_wait = TICKETS_WAIT if engine.output_can_wait else 0
         self._burst = True  # the handshake was one
         self._done: asyncio.Future[End] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -244,7 +247,9 @@ class Relay:
         if engine.blocked is not None:
             engine.resume()
             self._steer()
-        if not (self._tickets_kept and engine.status is Status.OPEN) and (pending := engine.output()):
+        if self._tickets_wait and engine.status is Status.OPEN:
+            self._tickets_wait -= 1
+        elif pending := engine.output():
             self._send_to_tls(pending)
         if engine.status:
             self._tls_finished()
@@ -321,7 +326,7 @@ class Relay:
             self._note_burst()
         engine = self._engine
         pending = engine.encrypt(count)
-        self._tickets_kept = False
+        self._tickets_wait = 0
         self.sent_to_tls += count
         self._send_to_tls(pending)
         if engine.blocked is not None:
@@ -399,10 +404,7 @@ class Relay:
         if ended and self._tls_shut and self._plain_shut and self._to_tls is None:
             self._finish(End.CLOSED)
             return
-        self._tls_interest.set(
-            self._to_plain is None and not self._tls_ended,
-            self._to_tls is not None,
-        )
+        self._tls_interest.set(self._to_plain is None and not self._tls_ended, self._to_tls is not None)
         self._plain_interest.set(
             self._to_tls is None and not (self._plain_ended or blocked),
             self._to_plain is not None,
@@ -471,7 +473,7 @@ class Relay:
 
     def _rest(self) -> None:
         """After a burst: give back the engine's memory, once nothing is kept in it."""
-        self._tickets_kept = False
+        self._tickets_wait = 0
         if self._engine.blocked is None:
             if pending := self._engine.output():
                 self._send_to_tls(pending)

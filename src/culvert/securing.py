@@ -40,6 +40,7 @@ class Securing:
         "_peer",
         "_role",
         "_server_name",
+        "_sessions",
         "endpoint",
         "engine",
         "ident",
@@ -55,6 +56,7 @@ class Securing:
         self.engine: Engine | None = None
         self.endpoint: Endpoint | None = None
         self.redirected = False
+        self._sessions = shared.context.sessions
         self._server_name: str | None = None
         self._role = _ACCEPT
         self._peer = ""
@@ -63,7 +65,7 @@ class Securing:
         """Shake hands with a client. Raises TlsError."""
         self._role, self._peer = _ACCEPT, peer
         hello = await self._choose_service(stream) if self.shared.hosts else None
-        engine = self.shared.context.engine(self.shared.scratch)
+        engine = self._new_engine()
         if hello is not None:
             engine.feed_bytes(hello.data)
         await self._shake_hands(engine, stream)
@@ -76,9 +78,9 @@ class Securing:
         if name is None and endpoint is not None:
             name = endpoint.server_name
         self._server_name = name or None
-        engine = shared.context.engine(shared.scratch, name)
+        engine = self._new_engine(name)
         if endpoint is not None:
-            shared.context.sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
+            self._sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
         await self._shake_hands(engine, stream)
 
     def result(self) -> Secured:
@@ -106,9 +108,7 @@ class Securing:
         """Keep the session for the next connection to the same server."""
         shared = self.shared
         if self.endpoint is not None and self.engine is not None and shared.config.resumes:
-            shared.context.sessions.remember(
-                self.endpoint.sockaddr, self.engine, shared.readiness.loop.time()
-            )
+            self._sessions.remember(self.endpoint.sockaddr, self.engine, shared.readiness.loop.time())
 
     async def _choose_service(self, stream: Stream) -> ClientHello:
         """Go on as the service that the client asks for by its server name, where there is one for it."""
@@ -127,11 +127,16 @@ class Securing:
             self.log.info(f"SNI: no service is for {name}")
         return hello
 
+    def _new_engine(self, server_name: str | None = None) -> Engine:
+        context = self.shared.context
+        for fault in context.refresh(self.shared.readiness.loop.time()):
+            self.log.warning(fault)
+        self._sessions = context.sessions
+        return context.engine(self.shared.scratch, server_name)
+
     async def _shake_hands(self, engine: Engine, stream: Stream) -> None:
         shared = self.shared
         self.engine = engine
-        for fault in shared.context.refresh():
-            self.log.warning(fault)
         try:
             await Handshake(shared.readiness, engine, stream).run(shared.config.timeout_busy)
         except (TlsError, OSError) as error:
@@ -167,7 +172,7 @@ class Securing:
             except RevocationError as error:
                 reason = str(error)
                 if self.endpoint is not None:
-                    shared.context.sessions.forget(self.endpoint.sockaddr)
+                    self._sessions.forget(self.endpoint.sockaddr)
         if reason is None:
             return
         if shared.redirect is None or shared.config.program_is_client:

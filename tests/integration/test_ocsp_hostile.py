@@ -81,7 +81,7 @@ ANSWERS: dict[str, tuple[Callable[[World], bytes], str]] = {
         "answer out of its time",
     ),
     "old without an end": (
-        lambda w: ok(answer(w.server, w.authority, starts=LONG_AGO, ends=None)),
+        lambda w: ok(answer(w.server, w.authority, starts=25 * LONG_AGO, ends=None)),
         "answer out of its time",
     ),
     "of the future": (

@@ -150,6 +150,21 @@ def test_a_list_that_is_put_into_the_folder_counts_at_once(
     daemon.await_log("certificate revoked")
 
 
+def test_a_session_from_before_a_newer_list_lets_nobody_in(
+    culvert: Start, pki: Pki, tmp_path: Path, version: str
+) -> None:
+    """The first connection after the list has come is held to it, too."""
+    folder = hashed(tmp_path / "crls", Path(pki.files["crl_empty"]), crl=True)
+    daemon = culvert(greets(pki, f"CRLpath = {folder}\n"))
+    session = tmp_path / "session"
+    arguments = [*shown(pki.kinds["revoked"]), "-sess_out", str(session)]
+    assert s_client(daemon.port("s"), *arguments, version=version).received == "welcome\n"
+    hashed(folder, Path(pki.files["crl"]), crl=True)
+    arguments += ["-sess_in", str(session)]
+    assert s_client(daemon.port("s"), *arguments, version=version).received == ""
+    daemon.await_log("certificate revoked")
+
+
 def test_a_reload_takes_a_changed_list_file(culvert: Start, pki: Pki, tmp_path: Path, version: str) -> None:
     """The session that the client keeps from before does not let it in either."""
     path = tmp_path / "list.pem"

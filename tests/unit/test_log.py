@@ -169,7 +169,9 @@ class TestProcesses:
 
 
 class TestClean:
-    @pytest.mark.parametrize("text", ["\n", "\r\n", "\x1b[2J", "\x00", "\x7f", "\x85", "\u2028", "\t"])
+    @pytest.mark.parametrize(
+        "text", ["\n", "\r\n", "\x1b[2J", "\x00", "\x7f", "\x85", "\u2028", "\u202e", "\u2066", "\t"]
+    )
     def test_nothing_ends_a_line_or_commands_a_terminal(self, text: str) -> None:
         cleaned = clean(f"a{text}b").decode()
         assert cleaned.isprintable()

@@ -22,7 +22,7 @@ from culvert.tls.engine import CHUNK, Status
 from . import streams
 from .loops import Run
 from .tls.certificates import certify, common_name, write_identity
-from .tls.ends import TLS12, TLS13, Pair, chunks, context, output
+from .tls.ends import TLS12, TLS13, Pair, chunks, context, give, output
 
 PATIENT = Limits(idle=15, close=15)
 MEGABYTE = 1 << 20
@@ -382,6 +382,34 @@ def test_what_came_with_the_handshakes_end_is_carried(run: Run, contexts: dict[s
                 Relay(readiness, pair.server.engine, ours_tls, ours_plain, PATIENT).run(Deaf())
             )
             assert await streams.receive(plain, 7) == b"at once"
+            task.cancel()
+            await asyncio.wait([task])
+            readiness.close()
+
+    run(main())
+
+
+def test_a_peer_that_goes_on_talking_cannot_have_answers_pile_up(
+    run: Run, contexts: dict[str, Contexts]
+) -> None:
+    """What waits with a server's session tickets is bounded, though no data and no quiet moment come."""
+
+    async def main() -> None:
+        pair = Pair(*contexts[TLS13])
+        server = pair.server.engine
+        finished = pair.client.step(pair.server.step(pair.client.step(b"")))
+        server.feed(give(server, finished))
+        assert server.handshake()
+        assert server.output_can_wait
+        readiness = Readiness(asyncio.get_running_loop())
+        ours_tls, tls = streams.tcp_pair()
+        ours_plain, plain = streams.tcp_pair()
+        with streams.closing(ours_tls, tls, ours_plain, plain):
+            task = asyncio.create_task(Relay(readiness, server, ours_tls, ours_plain, PATIENT).run(Deaf()))
+            for _ in range(4):
+                await streams.send(tls, pair.client.encrypt(b"more"))
+                assert await streams.receive(plain, 4) == b"more"
+            assert tls.recv(65536), "the tickets"
             task.cancel()
             await asyncio.wait([task])
             readiness.close()

@@ -88,7 +88,7 @@ def _protocol(command: str, text: str) -> TlsVersion | None:
 
 def _switch(word: str) -> TlsOption:
     off = word.startswith("-")
-    option = _SWITCH_BY_LOWER.get(word.lstrip("+-").lower())
+    option = _SWITCH_BY_LOWER.get((word[1:] if word.startswith(("+", "-")) else word).lower())
     if option is None:
         raise BadValue(
             f'after "Options:" names such as {listed(_SWITCHES)}, with "-" in front to switch one off',

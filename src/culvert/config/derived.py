@@ -25,6 +25,14 @@ OLDEST = TlsVersion.TLS1
 
 NEWEST = TlsVersion.TLS1_3
 
+KEYS_FIRST = {
+    "ciphers": f"kECDHEPSK+HIGH:kPSK+HIGH:{named('ciphers').default}",
+    "ciphersuites": "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384",
+}
+"""The defaults beside pre-shared keys. A server that prefers a cipher of certificates would use no key; so
+would one of TLS 1.3 that prefers SHA-384, with which a key of no stated hash does not go (RFC 8446, 4.2.11).
+"""
+
 
 def derived_fields(draft: Draft) -> dict[str, Any]:
     """What stands in the model under these names, in place of the options' bare values."""
@@ -41,8 +49,8 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "protocol": protocol_options(draft),
         "sni": draft.value("sni")[-1] if draft.value("client") and draft.value("sni") else None,
         "server_names": () if draft.value("client") else tuple(map(server_name, draft.value("sni"))),
-        "ciphers": _latest(draft, "ciphers"),
-        "ciphersuites": _latest(draft, "ciphersuites"),
+        "ciphers": _ciphers(draft, "ciphers"),
+        "ciphersuites": _ciphers(draft, "ciphersuites"),
         "curves": _latest(draft, "curves"),
         "signature_algorithms": _latest(draft, "signatureAlgorithms"),
         "version_min": max(oldest, OLDEST),
@@ -149,6 +157,13 @@ def _latest(draft: Draft, setting: str) -> Any:
         return lines[-1].value
     option = find(setting)
     return None if option is None else option.default
+
+
+def _ciphers(draft: Draft, setting: str) -> str:
+    """What the file says, or the default: with the ciphers for keys first where the service has keys."""
+    if draft.mentions("PSKsecrets") and not lines_of(draft, setting):
+        return KEYS_FIRST[setting]
+    return str(_latest(draft, setting))
 
 
 def _tls_options(draft: Draft) -> Iterator[TlsOption]:

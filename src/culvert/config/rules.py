@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from culvert.address import Address, HostPort, UnixPath
-from culvert.config.derived import OLDEST, verify_policy, versions
+from culvert.config.derived import OLDEST, lines_of, verify_policy, versions
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.identity_rules import check_identity_rules
@@ -18,6 +18,7 @@ from culvert.config.protocol_rules import check_protocol
 from culvert.config.server_names import check_server_names
 from culvert.config.tls_options import TLS_OPTIONS
 from culvert.config.values import VERSIONS
+from culvert.errors import Location
 
 _SUBJECT_CHECKS = ("checkHost", "checkIP", "checkEmail")
 _ALLOW_RULES = tuple(kind.value for kind in AllowKind)
@@ -266,9 +267,16 @@ def _secrets(draft: Draft, findings: Findings) -> None:
         )
 
 
+def _written(draft: Draft, *settings: str) -> Location:
+    """Where the first of these that is set stands last, be it as a `config` command."""
+    entries = (entries[-1] for setting in settings if (entries := lines_of(draft, setting)))
+    first = next(entries, None)
+    return draft.location if first is None else first.location
+
+
 def _versions(draft: Draft, findings: Findings) -> None:
     oldest, newest = versions(draft)
-    line = draft.where("sslVersionMax", "sslVersionMin", "sslVersion")
+    line = _written(draft, "sslVersionMax", "sslVersionMin", "sslVersion")
     if newest < OLDEST:
         findings.error("SSLv3 left OpenSSL: nothing could be negotiated", line, draft.name)
     elif oldest > newest:
@@ -277,13 +285,13 @@ def _versions(draft: Draft, findings: Findings) -> None:
             f"is newer than the newest, {_VERSION_NAMES[newest]} (sslVersionMax)",
             line,
             draft.name,
-            None if draft.entries("sslVersionMin") else "sslVersionMin is TLSv1.2 unless it is set",
+            None if lines_of(draft, "sslVersionMin") else "sslVersionMin is TLSv1.2 unless it is set",
         )
     elif oldest < TlsVersion.TLS1_2:
         findings.warning(
             f"{_VERSION_NAMES[max(oldest, OLDEST)]} is insecure, and OpenSSL speaks it "
             'at "securityLevel = 0" only',
-            draft.where("sslVersionMin", "sslVersion"),
+            _written(draft, "sslVersionMin", "sslVersion"),
             draft.name,
         )
 
@@ -296,8 +304,9 @@ def _weakened(draft: Draft, findings: Findings) -> None:
             draft.name,
         )
     unsafe = TLS_OPTIONS["ALLOW_UNSAFE_LEGACY_RENEGOTIATION"]
-    for entry in draft.entries("options"):
-        if entry.value.bits == unsafe and not entry.value.clear:
+    for entry in lines_of(draft, "options"):
+        options = entry.value if isinstance(entry.value, tuple) else (entry.value,)
+        if any(option.bits == unsafe and not option.clear for option in options):
             findings.warning(
                 "unsafe renegotiation lets an attacker put data in front of a client's (CVE-2009-3555)",
                 entry.location,

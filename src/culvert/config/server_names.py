@@ -44,6 +44,8 @@ def check_primaries(drafts: Sequence[Draft], findings: Findings) -> None:
             continue
         for entry in draft.entries("sni"):
             name = server_name(entry.value)
+            if not name.primary:
+                continue  # it has an error already
             primary = by_name.get(name.primary)
             first = seen.setdefault((name.primary, name.pattern), draft)
             if primary is None:

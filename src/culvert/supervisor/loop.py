@@ -83,6 +83,7 @@ class Supervisor:
         self._signals: SignalPipe
         self._pid_file: privileges.PidFile | None = None
         self._report: privileges.StartReport | None = None
+        self._reason = ""
         self._home: Path | None = None
         self._selector = selectors.PollSelector()
         self._renewal = Renewal(Host(self._reload, lambda: self._log, self._hear, self._selector.unregister))
@@ -146,9 +147,8 @@ class Supervisor:
         for line in reason.splitlines():
             self._log.error(line)
         self._status = status
+        self._reason = reason
         self._stopping = True
-        if self._report is not None:
-            self._report.send(status, reason)
 
     def _crash(self) -> None:
         """End after a fault of the supervisor's own: nobody is left to watch the workers."""
@@ -166,6 +166,8 @@ class Supervisor:
             except OSError as error:
                 self._log.warning(f"Cannot remove the pid file {self._pid_file.place}: {os_reason(error)}")
         self._log.notice("Terminated")
+        if self._report is not None and self._reason:
+            self._report.send(self._status, self._reason)  # to who may start another one at once
 
     # What the loop waits for: signals, messages, deadlines.
 

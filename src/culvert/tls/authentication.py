@@ -6,7 +6,7 @@ that says whether a connection whose handshake succeeded may go on, and it fails
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from OpenSSL import SSL
 
@@ -17,9 +17,12 @@ from culvert.tls.engine import Engine
 from culvert.tls.failure import TlsError
 from culvert.tls.psk import Secrets
 from culvert.tls.rules import Rules
-from culvert.tls.verify import Finding, Outcome, Verification, Verifier
+from culvert.tls.verify import NO_RULE_MATCHES, Finding, Outcome, Verification, Verifier
 
 NO_CERTIFICATE = "peer did not return a certificate"
+"""OpenSSL's words, and Culvert's where OpenSSL did not ask for one."""
+
+_NO_CERTIFICATE_CAUSE = "no certificate"
 
 
 class Authentication:
@@ -56,7 +59,11 @@ class Authentication:
 
     def found(self, engine: Engine) -> Verification | None:
         """What was found of this engine's peer; None where the service asks nothing."""
-        return self._found.get(_address(engine.pointer))
+        found = self._found.get(_address(engine.pointer))
+        # OpenSSL calls nobody back about a certificate that did not come.
+        if found is not None and engine.failure is not None and engine.failure.reason == NO_CERTIFICATE:
+            found.cause = _NO_CERTIFICATE_CAUSE
+        return found
 
     def prove(self, engine: Engine) -> None:
         """After the handshake: hold that the peer is one who may pass. Raises TlsError with the reason.
@@ -69,7 +76,7 @@ class Authentication:
         if self._secrets is not None and psk.proven(engine):
             self._prove_key(found)
         elif self._secrets is not None and not self._certificates_count():
-            raise TlsError("the peer did not prove that it has a pre-shared key")
+            _refuse(found, "no pre-shared key", "the peer did not prove that it has a pre-shared key")
         elif self._verifier is not None:
             self._prove_certificate(self._verifier, found, engine)
 
@@ -80,16 +87,19 @@ class Authentication:
         """
         policy = self._service.verify
         if self._service.client:
-            return policy.chain or policy.peer or policy.require
+            # requireCert alone takes the certificate of anybody in the middle.
+            return policy.chain or policy.peer or bool(self._rules)
         return self._service.cert is not None
 
     def _prove_key(self, found: Verification) -> None:
         identity = found.psk_identity
         if identity is None:
-            raise TlsError("the handshake used a pre-shared key that was not given out")
+            reason = "the handshake used a pre-shared key that was not given out"
+            _refuse(found, "no pre-shared key", reason)
         if self._rules:
             if not self._rules.allows_psk(identity):
-                raise TlsError(f"no allow rule lets the pre-shared key identity {identity} pass")
+                reason = f"no allow rule lets the pre-shared key identity {identity} pass"
+                _refuse(found, NO_RULE_MATCHES, reason)
             line = f"Identity accepted by {AllowKind.PSK.value}: PSK:{identity}"
         else:
             line = f"PSK identity: {identity}"
@@ -101,19 +111,20 @@ class Authentication:
         elif found.fault:
             raise TlsError(f"certificate verify failed: {_words(found.fault)}")
         elif verifier.policy.require and not found.passed:
-            raise TlsError(NO_CERTIFICATE)
+            _refuse(found, _NO_CERTIFICATE_CAUSE, NO_CERTIFICATE)
 
     def _prove_resumed(self, verifier: Verifier, found: Verification, engine: Engine) -> None:
         fault = lib.SSL_get_verify_result(engine.pointer)
         if fault:
-            raise TlsError(f"certificate verify failed: {_words(fault)} (in the session that is resumed)")
+            reason = f"certificate verify failed: {_words(fault)} (in the session that is resumed)"
+            _refuse(found, _words(fault), reason)
         if not verifier.policy.require:
             return
         certificate = engine.peer_certificate()
         if certificate is None:
-            raise TlsError(NO_CERTIFICATE)
+            _refuse(found, _NO_CERTIFICATE_CAUSE, NO_CERTIFICATE)
         if not verifier.recall(found, certificate):
-            raise TlsError("no allow rule lets the peer of the resumed session pass")
+            _refuse(found, NO_RULE_MATCHES, "no allow rule lets the peer of the resumed session pass")
 
     def _remember(self, ssl: Any, identity: str) -> None:
         self._found[_address(ssl)].psk_identity = identity
@@ -131,6 +142,7 @@ class Authentication:
             try:
                 return verifier.judge(found, ok, store)
             except Exception as error:  # OpenSSL stands above: nothing may be raised through it
+                found.cause = "certificate cannot be judged"
                 reason = f"CERT: The certificate cannot be judged: {error}"
                 found.findings.append(Finding(Outcome.REJECTED, reason))
                 return 0
@@ -141,6 +153,12 @@ class Authentication:
         if verifier.policy.require and not verifier.lenient:
             mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         lib.SSL_CTX_set_verify(context, mode, self._callbacks[-1])
+
+
+def _refuse(found: Verification, cause: str, reason: str) -> NoReturn:
+    """Refuse a peer; `cause` is what that is counted by."""
+    found.cause = cause
+    raise TlsError(reason)
 
 
 def _words(fault: int) -> str:

@@ -7,6 +7,8 @@ resumes on another. Client sessions are kept in each worker for itself (`Session
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,13 @@ class TlsContext:
             self._use(self.credentials)
         self.staple = None if service.client else stapling.Staple(self._pointer)
         self._trust = Trust(service)
+        self._born, self._age = time.monotonic(), 0
+        self._bind_sessions()
         rules = Rules(service.allow)
         verifier = self._build_verifier(self._trust, rules) if service.verify.request else None
         self._authentication = Authentication(service, rules, verifier, psk.load(service))
         self._authentication.install(self._pointer)
         self._key_log = key_log.write_keys(self._pointer, service)
-        self.sessions = SessionCache(service.session_cache_size, service.session_cache_timeout)
 
     def engine(self, scratch: Scratch, server_name: str | None = None) -> Engine:
         """The engine of a new connection. `server_name` is what a client asks for by SNI (RFC 6066, 3)."""
@@ -94,11 +97,19 @@ class TlsContext:
         """After the handshake: hold that the peer is one who may pass. Raises TlsError with the reason."""
         self._authentication.prove(engine)
 
-    def refresh(self) -> list[str]:
-        """Take the CRLs in CRLpath as they are now; returns what is wrong with them, each thing once."""
+    def refresh(self, now: float) -> list[str]:
+        """Take the CRLs in CRLpath as they are now; returns what is wrong with them, each thing once.
+
+        `now` is of the monotonic clock. The engines that are made after it go by these CRLs; where sessions
+        must not live on, they resume none of before, and `sessions` is another cache.
+        """
         changed, faults = self._trust.refresh()
         if changed:
             use_store(self._context, self._trust.store())
+        age = self._age_at(now)
+        if changed or age != self._age:
+            self._age = age
+            self._bind_sessions()
         return faults
 
     def _set_modes(self) -> None:
@@ -165,9 +176,24 @@ class TlsContext:
         if not service.client and service.ocsp.asks and (service.verify.chain or service.verify.peer):
             # A ticket could go to a worker that has never seen who issued the client's certificate.
             self._context.set_options(_NO_TICKET)
+
+    def _age_at(self, now: float) -> int:
+        """How often sessionCacheTimeout has run out, where peers are verified. In TLS 1.3 each resumption
+        brings a session with a life of its own: peers could go on long after their certificates have expired.
+        """
+        if not self._service.verify.request:
+            return 0
+        return int(max(now - self._born, 0) // max(self._service.session_cache_timeout, 1))
+
+    def _bind_sessions(self) -> None:
+        """Resume none that was made under other CRLs or at another age: its peer is to be verified anew."""
+        service = self._service
+        self.sessions = SessionCache(service.session_cache_size, service.session_cache_timeout)
         if not service.client:
-            # Without it OpenSSL refuses to resume a session whose client showed a certificate.
-            self._context.set_session_id(service.name.encode()[:32])
+            # Without any id OpenSSL refuses to resume a session whose client showed a certificate, and in TLS
+            # 1.3 every pre-shared key where certificates are asked for.
+            bound = f"{service.name}\0{self._age}".encode() + self._trust.fingerprint()
+            self._context.set_session_id(hashlib.sha256(bound).digest())
 
     def _use(self, credentials: Credentials) -> None:
         with self._refusing("cert", self._service.cert or ""):

@@ -108,10 +108,11 @@ class Engine:
         In both cases and after a TlsError there may be `output` for the peer, an alert among it.
         """
         result = _SSL_do_handshake(self._ssl)
-        if result == 1:
-            return True
-        if _SSL_get_error(self._ssl, result) == _WANT_READ:
-            return False
+        waits = result != 1 and _SSL_get_error(self._ssl, result) == _WANT_READ
+        if result == 1 or waits:
+            # A certificate's fault that the service goes past leaves its errors behind.
+            lib.ERR_clear_error()
+            return not waits
         failure = self._failed("handshake failure")
         # Another object than what is kept: a traceback would tie this engine to itself.
         raise TlsError(failure.reason, failure.errors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import weakref
 from typing import Any
 
@@ -37,7 +38,13 @@ def _open(service: Service, path: str) -> int:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags, 0o600)
-        os.fchmod(descriptor, 0o600)
+        try:
+            # Of what is no file, /dev/null perhaps, the mode is not this service's alone.
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.fchmod(descriptor, 0o600)
+        except OSError:
+            os.close(descriptor)
+            raise
     except OSError as error:
         raise ConfigurationError.single(
             f"Cannot write the key log {path}: {os_reason(error)}", service.where("keylog"), service.name

@@ -7,10 +7,10 @@ does not yet say that the peer has it: `proven` does.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +30,8 @@ KEY_LIMIT = 256
 
 IDENTITY_LIMIT = 128
 """Most bytes of an identity (PSK_MAX_IDENTITY_LEN of the same)."""
+
+_HEXADECIMAL = re.compile(rb"([0-9A-Fa-f]{2})+")
 
 Remember = Callable[[Any, str], None]
 """Told the SSL and the identity whose key is being tried."""
@@ -65,6 +67,8 @@ def load(service: Service) -> Secrets | None:
             continue
         try:
             identity, key = _parse(line)
+            if not (service.client or _is_text(identity)):
+                raise ValueError("a server takes identities of printable UTF-8 text")
             if identity in keys:
                 raise ValueError("this identity is there already")
         except ValueError as error:
@@ -100,10 +104,9 @@ def _parse(line: bytes) -> tuple[bytes, bytes]:
         raise ValueError("IDENTITY:KEY is expected")
     if len(identity) > IDENTITY_LIMIT:
         raise ValueError(f"an identity has {IDENTITY_LIMIT} bytes at most")
-    key = written
-    with contextlib.suppress(ValueError):
-        if not any(space in written for space in b" \t"):
-            key = bytes.fromhex(written.decode("ascii"))
+    if b"\0" in identity:  # where OpenSSL would end it
+        raise ValueError("an identity has no byte 0")
+    key = bytes.fromhex(written.decode("ascii")) if _HEXADECIMAL.fullmatch(written) else written
     if len(key) < KEY_MIN:
         raise ValueError(f"a key has {KEY_MIN} bytes or more, which are {2 * KEY_MIN} hexadecimal digits")
     if len(key) > KEY_LIMIT:

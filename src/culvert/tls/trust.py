@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import crypto
 
 from culvert.config.model import Service
@@ -29,6 +30,8 @@ _CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTA
 _HASH_NAME = re.compile(r"[0-9a-f]{8}\.r[0-9]{1,4}")
 
 _Stamp = tuple[int, int, int]
+
+_NO_STAMP: _Stamp = (0, 0, 0)
 
 
 class Trust:
@@ -51,14 +54,20 @@ class Trust:
             store.add_cert(crypto.X509.from_cryptography(anchor))
         if self._service.ca_path is not None:
             store.load_locations(None, self._service.ca_path)
-        for revoked in self._lists:
+        for revoked in self._all_lists():
             store.add_crl(revoked)
-        if self._folder is not None:
-            for revoked in self._folder.lists():
-                store.add_crl(revoked)
         if self._lists or self._folder is not None:
             store.set_flags(lib.X509_V_FLAG_CRL_CHECK | lib.X509_V_FLAG_CRL_CHECK_ALL)
         return store
+
+    def fingerprint(self) -> bytes:
+        """Another one for other CRLs, and the same in every process that has these."""
+        return b"".join(revoked.fingerprint(SHA256()) for revoked in self._all_lists())
+
+    def _all_lists(self) -> Iterator[x509.CertificateRevocationList]:
+        yield from self._lists
+        if self._folder is not None:
+            yield from self._folder.lists()
 
     def refresh(self) -> tuple[bool, list[str]]:
         """Look at CRLpath: whether it changed, and what is wrong with it, said once."""
@@ -103,7 +112,10 @@ class _Folder:
                 status = entry.stat()
             except FileNotFoundError:
                 continue  # it was replaced just now, or is a link to nothing
-            yield name, (status.st_mtime_ns, status.st_size, status.st_ino)
+            except OSError:
+                yield name, _NO_STAMP  # reading it says why, and the others count all the same
+            else:
+                yield name, (status.st_mtime_ns, status.st_size, status.st_ino)
 
     def _take(self, stamps: dict[str, _Stamp]) -> tuple[bool, list[str]]:
         files: dict[str, _File] = {}
@@ -126,15 +138,22 @@ class _Folder:
 
 
 def parse(data: bytes) -> tuple[x509.CertificateRevocationList, ...]:
-    """Every CRL of a PEM file, one at least. Raises ValueError."""
+    """Every CRL of a PEM file, one at least. Raises ValueError, also for one that OpenSSL would not take."""
     found = tuple(x509.load_pem_x509_crl(block) for block in _CRL.findall(data))
     if not found:
         raise ValueError("it holds no CRL in PEM form")
+    trial = crypto.X509Store()
+    try:
+        for revoked in found:
+            trial.add_crl(revoked)
+    except crypto.Error as error:
+        reasons = ", ".join(entry[2] for entry in error.args[0])
+        raise ValueError(f"OpenSSL cannot read it: {reasons}") from None
     return found
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # not to wait for a pipe
         data = file.read(credentials.FILE_LIMIT + 1)
     if len(data) > credentials.FILE_LIMIT:
         raise ValueError(f"it is larger than {credentials.FILE_LIMIT} bytes")

@@ -28,6 +28,9 @@ from culvert.tls.rules import Rules, described
 _CERT_REJECTED = 28
 _HOSTNAME_MISMATCH = 62
 
+NO_RULE_MATCHES = "no allow rule matches"
+"""The cause by which peers are counted whom no rule on identity lets pass."""
+
 _PATH_FAULTS = frozenset({2, 18, 19, 20, 21, 27})
 """What can be wrong with the way from a leaf to an issuer: none found, self-signed, not trusted."""
 
@@ -125,7 +128,9 @@ class Verifier:
             lib.X509_STORE_CTX_set_error(store, verification.fault)
             return 1
         verification.passed = False
-        verification.fault = lib.X509_STORE_CTX_get_error(store)
+        # The first fault is what the others follow from, and what ends the handshake where it may end.
+        verification.fault = verification.fault or lib.X509_STORE_CTX_get_error(store)
+        lib.X509_STORE_CTX_set_error(store, verification.fault)
         return int(self.lenient)
 
     def _accepts(self, verification: Verification, ok: int, store: Any) -> bool:
@@ -178,12 +183,13 @@ class Verifier:
         of_path = depth > 0 or error in _PATH_FAULTS
         pinned = self.policy.peer or bool(self._rules)
         if self.policy.chain or (pinned and not of_path):
-            verification.cause = reason
+            verification.cause = verification.cause or reason
             self._reject(verification, f"Verification error: {reason}", depth, name)
             return False
-        verification.findings.append(
-            Finding(Outcome.IGNORED, f"Verification error ignored at depth={depth}: {reason}: {name}")
-        )
+        if not verification.passed:  # again, where a server renegotiates: it may do so without end
+            verification.findings.append(
+                Finding(Outcome.IGNORED, f"Verification error ignored at depth={depth}: {reason}: {name}")
+            )
         return True
 
     def _leaf_fault(
@@ -196,7 +202,7 @@ class Verifier:
             reason = "No checkHost, checkIP or checkEmail matches the certificate"
             return _Fault(_HOSTNAME_MISMATCH, "subject mismatch", reason)
         unnamed = self._identity_fault(verification, leaf)
-        return _Fault(_CERT_REJECTED, "no allow rule matches", unnamed) if unnamed is not None else None
+        return _Fault(_CERT_REJECTED, NO_RULE_MATCHES, unnamed) if unnamed is not None else None
 
     def _identity_fault(self, verification: Verification, leaf: x509.Certificate) -> str | None:
         if not self._rules:

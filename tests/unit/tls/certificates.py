@@ -10,7 +10,9 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import crypto
 
 from ..identities import NOW, Identity, write
 
@@ -76,6 +78,31 @@ def with_raw_subject(subject: bytes, issuer: Identity) -> Identity:
     return Identity(x509.load_der_x509_certificate(_tlv(0x30, content)), draft.key)
 
 
+def revocation_list(
+    issuer: Identity,
+    *revoked: Identity,
+    signer: Identity | None = None,
+    starts_in: float = -1,
+    ends_in: float = 30,
+    name: x509.Name | None = None,
+) -> bytes:
+    """A CRL in PEM, valid between two moments, in days from now; `signer` and `name` make a false one."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject if name is None else name)
+        .last_update(NOW + datetime.timedelta(days=starts_in))
+        .next_update(NOW + datetime.timedelta(days=ends_in))
+    )
+    for identity in revoked:
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(identity.certificate.serial_number)
+            .revocation_date(NOW - datetime.timedelta(hours=1))
+            .build()
+        )
+    return builder.sign((signer or issuer).key, SHA256()).public_bytes(Encoding.PEM)
+
+
 def write_identity(path: Path, identity: Identity, *chain: Identity) -> Path:
     """A file that holds the certificate, those above it, and the key."""
     certificates = b"".join(each.cert_pem for each in (identity, *chain))
@@ -85,6 +112,23 @@ def write_identity(path: Path, identity: Identity, *chain: Identity) -> Path:
 def write_trust(path: Path, *trusted: Identity) -> Path:
     """A CAfile."""
     return write(path, b"".join(each.cert_pem for each in trusted), 0o644)
+
+
+def publish(folder: Path, authority: Identity, *revoked: Identity) -> Path:
+    """Have the folder hold the authority's list of these, and no other list of it."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(NOW - datetime.timedelta(days=1))
+        .next_update(NOW + datetime.timedelta(days=1))
+    )
+    for each in revoked:
+        serial = each.certificate.serial_number
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW).build()
+        builder = builder.add_revoked_certificate(entry)
+    name = crypto.X509.from_cryptography(authority.certificate).subject_name_hash()
+    pem = builder.sign(authority.key, SHA256()).public_bytes(Encoding.PEM)
+    return write(folder / f"{name:08x}.r0", pem, 0o644)
 
 
 def _tlv(tag: int, content: bytes) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import stat
 import weakref
 from pathlib import Path
 
@@ -169,3 +171,16 @@ def test_a_context_is_freed_with_its_callback(authority: Authority) -> None:
     del server
     gc.collect()
     assert reference() is None
+
+
+def test_a_key_log_that_is_no_file_keeps_its_mode(authority: Authority, tmp_path: Path) -> None:
+    """As root, `keylog = /dev/null` would close it to everybody else."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o622)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        context(authority.server_cert, f"keylog = {pipe}")
+    finally:
+        os.close(reader)
+    assert stat.S_IMODE(pipe.stat().st_mode) == 0o622

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
 
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Engine, Scratch
 from culvert.tls.sessions import SessionCache
 
+from .certificates import publish
 from .conftest import Authority
 from .ends import TLS12, TLS13, Pair, context
 
@@ -149,3 +153,49 @@ def test_a_session_lets_nobody_pass_whom_the_rules_do_not(authority: Authority, 
         )
         if accepted:
             pair.close()
+
+
+@VERSIONS
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_a_session_does_not_outlive_the_list_it_was_made_under(
+    authority: Authority, tmp_path: Path, version: str, role: str
+) -> None:
+    """A revoked peer could stay for ever: in TLS 1.3 each resumption brings a new session."""
+    verified = (authority.trust, "verifyChain = yes", f"CRLpath = {tmp_path}")
+    client = context(version, authority.client_cert, *(verified * (role == "client")), client=True)
+    server = context(version, authority.server_cert, *(verified * (role == "server")))
+    judge = server if role == "server" else client
+
+    def visit() -> Pair:
+        assert judge.refresh(time.monotonic()) == []
+        return connect(client, server, client.sessions)
+
+    publish(tmp_path, authority.root)
+    assert [resumed(visit()) for _ in range(3)] == [False, True, True]
+    publish(tmp_path, authority.root, authority.client if role == "server" else authority.server)
+    refused = visit()
+    assert (refused.server if role == "server" else refused.client).failure is not None
+    publish(tmp_path, authority.root)
+    assert [resumed(visit()) for _ in range(2)] == [False, True]
+
+
+@VERSIONS
+@pytest.mark.parametrize("role", ["server", "client"])
+@pytest.mark.parametrize("verifies", [True, False])
+def test_a_peer_is_verified_anew_however_often_it_resumes(
+    authority: Authority, *, version: str, role: str, verifies: bool
+) -> None:
+    """Its certificate may have expired since; who is not verified cannot lose by it."""
+    verified = (authority.trust, "verifyChain = yes") if verifies else ()
+    client = context(version, authority.client_cert, *(verified * (role == "client")), client=True)
+    server = context(version, authority.server_cert, *(verified * (role == "server")))
+    cache, start = client.sessions, time.monotonic()
+
+    def visit(seconds: float) -> bool:
+        for end in (client, server):
+            assert end.refresh(start + seconds) == []
+        return resumed(connect(client, server, client.sessions))
+
+    assert [visit(seconds) for seconds in (0, 150, 299)] == [False, True, True]
+    assert [visit(seconds) for seconds in (301, 450)] == [not verifies, True]
+    assert (client.sessions is cache) is not (verifies and role == "client")

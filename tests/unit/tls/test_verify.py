@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID
 
 from culvert.tls._openssl import ffi, lib
+from culvert.tls.failure import take_errors
 from culvert.tls.verify import Outcome
 
 from ..identities import Identity, issue
@@ -30,7 +31,7 @@ from .certificates import (
     write_identity,
     write_trust,
 )
-from .ends import TLS12, TLS13, Pair, context
+from .ends import TLS12, TLS13, Pair, context, give, output
 
 VERSIONS = pytest.mark.parametrize("version", [TLS12, TLS13])
 
@@ -299,3 +300,40 @@ def test_a_pin_stands_behind_others_of_the_same_subject(tmp_path: Path) -> None:
     assert not by_directory(tmp_path, SHOWN["leaf"], "verify = 4")
     hashed(tmp_path / "ca", LEAF, 2)
     assert by_directory(tmp_path, SHOWN["leaf"], "verify = 4")
+
+
+@VERSIONS
+def test_a_fault_that_is_gone_past_leaves_no_error_behind(tmp_path: Path, version: str) -> None:
+    """It would be read as another connection's: there is one queue for all of them."""
+    server = context(
+        version,
+        "verifyChain = yes",
+        "redirect = 127.0.0.1:1",
+        f"CAfile = {write_trust(tmp_path / 'trust.pem', ROOT)}",
+        f"cert = {write_identity(tmp_path / 'own.pem', SELF_SIGNED)}",
+    )
+    cert = write_identity(tmp_path / "shown.pem", SHOWN["forged"].own)
+    pair = Pair(context(version, f"cert = {cert}", client=True), server)
+    answer = pair.server.step(pair.client.step(b""))
+    pair.server.engine.feed(give(pair.server.engine, pair.client.step(answer)))
+    assert pair.server.engine.handshake()
+    assert take_errors() == ()
+
+
+def test_what_is_kept_of_a_peer_does_not_grow_as_it_renegotiates(tmp_path: Path) -> None:
+    cert = write_identity(tmp_path / "shown.pem", LEAF)
+    anew = "options = NO_SESSION_RESUMPTION_ON_RENEGOTIATION"
+    pair = Pair(
+        context(TLS12, "verify = 0", client=True),
+        context(TLS12, f"cert = {cert}", anew, "sessionResume = no"),
+    ).shake_hands()
+    findings = pair.client.findings
+    assert {finding.outcome for finding in findings} == {Outcome.IGNORED, Outcome.ACCEPTED}
+    server = pair.server.engine.pointer
+    for _ in range(2):
+        assert lib.SSL_renegotiate(server) == lib.SSL_do_handshake(server) == 1
+        while asked := output(pair.server.engine):
+            assert pair.client.decrypt(asked) == b""
+            assert pair.server.decrypt(output(pair.client.engine)) == b""
+    assert lib.SSL_total_renegotiations(server) == 2
+    assert pair.client.findings == findings
