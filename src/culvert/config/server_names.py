@@ -63,8 +63,9 @@ def check_primaries(drafts: Sequence[Draft], findings: Findings) -> None:
                 if len(greeted) == 1:
                     continue
                 reason = (
-                    '"sni" names services that connect to their target before TLS (protocol = '
-                    f"{listed(sorted(CONNECTING_FIRST))}) and others that do not: make two services of this one"
+                    '"sni" names services that connect to their target before TLS '
+                    f"(protocol = {listed(sorted(CONNECTING_FIRST))}) and others that do not: "
+                    "make two services of this one"
                 )
             findings.error(reason, entry.location, draft.name)
 
