@@ -41,7 +41,7 @@ from culvert.negotiate.script import (
 )
 
 _UNAVAILABLE = b"* BYE [UNAVAILABLE] The server cannot be reached in the secure way that is asked for\r\n"
-_BACKEND_FAILED = b"* BYE [UNAVAILABLE] The server cannot be reached\r\n"  # RFC 5530, 3
+_BACKEND_FAILED = b"* BYE [UNAVAILABLE] Service not available, closing the connection\r\n"  # RFC 5530, 3
 
 _GREETING = re.compile(rb"\* (OK|PREAUTH|BYE)(?: \[([^\]]*)\])?(?: (.*))?", re.DOTALL | re.IGNORECASE)
 _COMMAND = re.compile(rb"([!#$&',-\[\]^-z|}~.]{1,64}) ([A-Za-z]+)(?: (.*))?", re.DOTALL)

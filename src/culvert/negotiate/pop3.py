@@ -36,7 +36,7 @@ from culvert.negotiate.script import (
 )
 
 _UNAVAILABLE = b"-ERR [SYS/TEMP] The server cannot be reached in the secure way that is asked for\r\n"
-_BACKEND_FAILED = b"-ERR [SYS/TEMP] The server cannot be reached\r\n"  # RFC 3206, 4
+_BACKEND_FAILED = b"-ERR [SYS/TEMP] Service not available, closing the connection\r\n"  # RFC 3206, 4
 
 _LOGINS = frozenset({b"USER", b"PASS", b"APOP", b"AUTH"})
 _NOT_IN_CLEAR = frozenset({b"USER", b"SASL", b"STLS"})

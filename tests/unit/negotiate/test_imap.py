@@ -161,7 +161,7 @@ def test_a_client_may_leave() -> None:
 @pytest.mark.parametrize("greeting", [b"* PREAUTH hello\r\n", b"+OK hello\r\n", b"\r\n"])
 def test_a_backend_that_is_no_backend_is_told_as_bye(greeting: bytes) -> None:
     outcome = offer(b"a STARTTLS\r\n", server=(greeting,))
-    assert outcome.to_client == b"* BYE [UNAVAILABLE] The server cannot be reached\r\n"
+    assert outcome.to_client == b"* BYE [UNAVAILABLE] Service not available, closing the connection\r\n"
 
 
 def test_a_backend_that_refuses_is_passed_on() -> None:
@@ -170,7 +170,7 @@ def test_a_backend_that_refuses_is_passed_on() -> None:
 
 def test_a_backend_that_cannot_be_reached_is_told_as_bye() -> None:
     outcome = play(before("imap", client=False), reachable=False)
-    assert outcome.to_client == b"* BYE [UNAVAILABLE] The server cannot be reached\r\n"
+    assert outcome.to_client == b"* BYE [UNAVAILABLE] Service not available, closing the connection\r\n"
 
 
 def test_a_client_that_goes_on_without_tls_is_sent_away() -> None:
