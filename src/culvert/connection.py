@@ -20,7 +20,7 @@ from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
 from culvert.errors import BackendError, os_reason
 from culvert.log import Channel
-from culvert.negotiate.script import Ends, LeftError, NegotiationError, Side
+from culvert.negotiate.script import Ends, LeftError, NegotiationError, Side, say
 from culvert.relay import End, Limits, Relay, Stream
 from culvert.resolve import InternetAddress, SocketAddress
 from culvert.securing import Securing
@@ -137,7 +137,13 @@ class Connection:
         conversation = Conversation(self, self._shared.config.timeout_busy)
         ends = self._ends()
         carried = await conversation.follow(self._shared.protocol.before(ends))
-        await self._secure()
+        try:
+            await self._secure()
+        except TlsError:
+            if (words := self._shared.protocol.unsecured) is not None:
+                with contextlib.suppress(NegotiationError):
+                    await conversation.follow(say(Side.CLIENT, words))
+            raise
         secured = self._securing.result(carried)
         await conversation.follow(self._shared.protocol.after(ends, secured))
         return await self._carry()
@@ -287,28 +293,32 @@ class Connection:
         reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED)
         last = self._told(end)
         for stream in self._streams.values():
-            if stream is last:
+            if stream in last:
                 continue
             if reset and isinstance(stream, socket.socket):
                 sockopt.reset_on_close(stream)
             self._shut(stream)
-        if last is not None:
-            try:
-                if isinstance(last, socket.socket):
-                    await self._linger(last)
-            finally:
-                self._shut(last)
+        if not last:
+            return
+        try:
+            await asyncio.gather(*(self._linger(sock) for sock in last if isinstance(sock, socket.socket)))
+        finally:
+            for stream in last:
+                self._shut(stream)
 
-    def _told(self, end: End) -> Stream | None:
-        """The side that was told the reason of a failure, and must have the time to read it."""
+    def _told(self, end: End) -> list[Stream]:
+        """The sides that were told the reason of a failure, and must have the time to read it."""
+        client = self._streams.get(Side.CLIENT)
+        told: list[Stream | None] = []
         match end:
             case End.TLS_FAILED:
-                return self._tls
+                spoken_to = self._relay is None and Side.CLIENT in self._addressed
+                told = [self._tls, client if spoken_to else None]
             case End.LEFT | End.NEGOTIATION_FAILED:
                 if self._tls is not None:
                     self._say_goodbye(self._tls)
-                return self._streams.get(Side.CLIENT)
-        return None
+                told = [client]
+        return list({stream: None for stream in told if stream is not None})
 
     def _say_goodbye(self, stream: Stream) -> None:
         """Send a close_notify, as far as there is room for it."""

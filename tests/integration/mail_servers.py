@@ -135,7 +135,7 @@ class Dovecot:
             f"base_dir = {folder}/{name}.run\nstate_dir = {folder}/{name}.state\n"
             "log_path = /dev/stderr\nprotocols = imap pop3\nlisten = 127.0.0.1\n"
             f"mail_location = maildir:{folder}/mail/%u\nfirst_valid_uid = 1\n"
-            f"auth_mechanisms = plain login cram-md5\n"
+            "auth_mechanisms = plain login cram-md5\nauth_failure_delay = 0\n"
             f"passdb {{\n  driver = passwd-file\n  args = scheme=PLAIN {folder}/users\n}}\n"
             f"userdb {{\n  driver = static\n"
             f"  args = uid={_NOBODY} gid={_NOBODY} home={folder}/mail/%u\n}}\n"
@@ -171,7 +171,8 @@ class Postfix:
             "mynetworks = 127.0.0.0/8\nvirtual_mailbox_domains = example.test\n"
             f"virtual_mailbox_base = {folder}/mail\nvirtual_mailbox_maps = static:box\n"
             f"virtual_uid_maps = static:{_NOBODY}\nvirtual_gid_maps = static:{_NOBODY}\n"
-            f"virtual_transport = virtual\nsmtpd_tls_cert_file = {cert}\nsmtpd_tls_key_file = {key}\n"
+            f"virtual_transport = virtual\nsmtpd_error_sleep_time = 0\n"
+            f"smtpd_tls_cert_file = {cert}\nsmtpd_tls_key_file = {key}\n"
         )
         services = [
             f"127.0.0.1:{self.clear} inet n - n - - smtpd",

@@ -57,7 +57,7 @@ _LEAST = [b"IMAP4rev1"]
 
 def client(_: ProtocolOptions) -> Protocol:
     """Ask the server for TLS."""
-    return Protocol(lambda _: telling(_ask_for_tls(), _UNAVAILABLE), _pass_greeting)
+    return Protocol(lambda _: telling(_ask_for_tls(), _UNAVAILABLE), _pass_greeting, _UNAVAILABLE)
 
 
 def server(_: ProtocolOptions) -> Protocol:

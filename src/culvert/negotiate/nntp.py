@@ -24,7 +24,7 @@ _GREETINGS = (200, 201)
 
 def client(_: ProtocolOptions) -> Protocol:
     """Ask the server for TLS."""
-    return Protocol(lambda _: telling(_ask_for_tls(), _UNAVAILABLE), _pass_greeting)
+    return Protocol(lambda _: telling(_ask_for_tls(), _UNAVAILABLE), _pass_greeting, _UNAVAILABLE)
 
 
 def _ask_for_tls() -> Script:

@@ -45,7 +45,7 @@ _NOT_IN_CLEAR = frozenset({b"USER", b"SASL", b"STLS"})
 
 def client(_: ProtocolOptions) -> Protocol:
     """Ask the server for TLS."""
-    return Protocol(lambda _: telling(_ask_for_tls(), _UNAVAILABLE), _pass_greeting)
+    return Protocol(lambda _: telling(_ask_for_tls(), _UNAVAILABLE), _pass_greeting, _UNAVAILABLE)
 
 
 def server(_: ProtocolOptions) -> Protocol:

@@ -138,10 +138,14 @@ class Secured:
 
 
 class Protocol(NamedTuple):
-    """The two scripts of a protocol. Between them they connect once."""
+    """The two scripts of a protocol. Between them they connect once.
+
+    `unsecured` is what a client in clear is told where the handshake with its server fails; None is nothing.
+    """
 
     before: Callable[[Ends], Script]
     after: Callable[[Ends, Secured], Script]
+    unsecured: bytes | None = None
 
 
 def nothing_before(_: Ends) -> Script:
@@ -162,6 +166,11 @@ def connect_before(_: Ends) -> Script:
 def connect_after(_: Ends, __: Secured) -> Script:
     """The target is for those who came through the handshake."""
     yield Connect()
+
+
+def say(side: Side, words: bytes) -> Script:
+    """Send this."""
+    yield Send(side, words)
 
 
 def telling(script: Script, answer: bytes) -> Script:

@@ -68,7 +68,7 @@ def client(options: ProtocolOptions) -> Protocol:
     def after(_: Ends, secured: Secured) -> Script:
         return telling(_log_in(name, options, secured.carried), _UNAVAILABLE)
 
-    return Protocol(before, after)
+    return Protocol(before, after, _UNAVAILABLE)
 
 
 def server(_: ProtocolOptions) -> Protocol:
