@@ -136,6 +136,8 @@ class Dovecot:
             "log_path = /dev/stderr\nprotocols = imap pop3\nlisten = 127.0.0.1\n"
             f"mail_location = maildir:{folder}/mail/%u\nfirst_valid_uid = 1\n"
             "auth_mechanisms = plain login cram-md5\nauth_failure_delay = 0\n"
+            # After a wrong password it would let everybody of this address wait.
+            "service anvil {\n  unix_listener anvil-auth-penalty {\n    mode = 0\n  }\n}\n"
             f"passdb {{\n  driver = passwd-file\n  args = scheme=PLAIN {folder}/users\n}}\n"
             f"userdb {{\n  driver = static\n"
             f"  args = uid={_NOBODY} gid={_NOBODY} home={folder}/mail/%u\n}}\n"
