@@ -21,6 +21,7 @@ from culvert.negotiate.script import (
     Line,
     NegotiationError,
     Note,
+    Peek,
     Script,
     Send,
     Side,
@@ -46,6 +47,9 @@ class Peer(Protocol):
 
     async def exactly(self, count: int) -> bytes:
         """The next `count` bytes."""
+
+    async def peek(self) -> bytes:
+        """The next byte, which stays; nothing where the stream cannot be looked into."""
 
     async def send(self, data: bytes) -> None:
         """Send all of it."""
@@ -128,13 +132,15 @@ class Conversation:
         finally:
             self._left -= self._clock() - began
 
-    async def _exchange(self, step: Line | Exactly | Send | Discard) -> Any:
+    async def _exchange(self, step: Line | Exactly | Peek | Send | Discard) -> Any:
         peer = self._scene.peer_of(step.side)
         match step:
             case Line(_, limit):
                 return await peer.line(limit)
             case Exactly(_, size):
                 return await peer.exactly(size)
+            case Peek():
+                return await peer.peek()
             case Send(_, data):
                 return await peer.send(data)
             case Discard(side):
@@ -145,7 +151,7 @@ class Conversation:
                     )
         return None
 
-    def _fault(self, step: Line | Exactly | Send | Discard, error: OSError, *, expired: bool) -> str:
+    def _fault(self, step: Line | Exactly | Peek | Send | Discard, error: OSError, *, expired: bool) -> str:
         if not expired:
             return f"the {step.side.value}: {os_reason(error)} ({error.errno})"
         does = "take what it is told" if isinstance(step, Send) else "say what is expected"
@@ -226,16 +232,26 @@ class ClearPeer(_Peer):
 
     async def _line_part(self, most: int) -> int:
         """How many of the bytes that wait belong to this line: one, where that cannot be looked at."""
-        stream = self._stream
-        if not isinstance(stream, socket.socket):
+        if not isinstance(self._stream, socket.socket):
             return 1
+        seen = await self._look(self._stream, most)
+        return seen.find(b"\n") + 1 or len(seen) or 1
+
+    async def peek(self) -> bytes:
+        if not isinstance(self._stream, socket.socket):
+            return b""
+        seen = await self._look(self._stream, 1)
+        if not seen:
+            raise NegotiationError("closed the connection")
+        return seen
+
+    async def _look(self, stream: socket.socket, most: int) -> bytes:
+        """What waits, which stays; nothing at the end of the stream."""
         while True:
             try:
-                seen = stream.recv(most, socket.MSG_PEEK)
+                return stream.recv(most, socket.MSG_PEEK)
             except (BlockingIOError, InterruptedError):
                 await self._ready(reading=True)
-            else:
-                return seen.find(b"\n") + 1 or len(seen) or 1
 
     async def send(self, data: bytes) -> None:
         await self._transmit(memoryview(data))
@@ -277,6 +293,9 @@ class TlsPeer(_Peer):
             if not count:
                 raise NegotiationError("closed the connection without close_notify")
             engine.feed(count)
+
+    async def peek(self) -> bytes:
+        return b""
 
     async def send(self, data: bytes) -> None:
         engine = self._engine

@@ -20,6 +20,7 @@ from culvert.negotiate.script import (
     Line,
     NegotiationError,
     Note,
+    Peek,
     Script,
     Send,
     telling,
@@ -132,6 +133,20 @@ def test_a_program_that_writes_through_a_socket_of_ours_is_read_byte_by_byte(run
         async with clear(log, program=True) as (stage, other):
             await streams.send(other, b"line\nrest")
             assert await stage.follow(lines(1)) == [b"line"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("program", [False, True], ids=["socket", "program"])
+def test_a_byte_can_be_looked_at_and_stays(run: Run, log: Channel, program: bool) -> None:
+    def script() -> Script:
+        return (yield Peek(CLIENT)), (yield Line(CLIENT))
+
+    async def main() -> None:
+        async with clear(log, program=program) as (stage, other):
+            asyncio.get_running_loop().call_later(0.05, other.send, b"line\n")
+            seen = b"" if program else b"l"
+            assert await stage.follow(script()) == (seen, b"line")
 
     run(main())
 

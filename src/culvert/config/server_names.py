@@ -102,7 +102,7 @@ def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
         if not service.server_names:
             return service
         primary = by_name[service.server_names[0].primary]
-        if primary.protocol is not None and primary.protocol.name in CONNECTING_FIRST:
+        if service.protocol is None and primary.protocol and primary.protocol.name not in INSIDE_TLS:
             service = dataclasses.replace(service, protocol=primary.protocol)
         if service.connect or service.exec is not None:
             return service
