@@ -21,6 +21,7 @@ from culvert.negotiate.replies import (
     REPLY_LINES,
     begin_tls,
     quoted,
+    read_line,
     too_many_commands,
 )
 from culvert.negotiate.script import (
@@ -43,7 +44,7 @@ from culvert.negotiate.script import (
 _UNAVAILABLE = b"* BYE [UNAVAILABLE] The server cannot be reached in the secure way that is asked for\r\n"
 _BACKEND_FAILED = b"* BYE [UNAVAILABLE] Service not available, closing the connection\r\n"  # RFC 5530, 3
 
-_GREETING = re.compile(rb"\* (OK|PREAUTH|BYE)(?: \[([^\]]*)\])?(?: (.*))?", re.DOTALL | re.IGNORECASE)
+_GREETING = re.compile(rb"\* (OK|PREAUTH|BYE)(?: \[([^\]]*)\])?(?: (.*))?", re.IGNORECASE)
 _COMMAND = re.compile(rb"([!#$&',-\[\]^-z|}~.]{1,64}) ([A-Za-z]+)(?: (.*))?", re.DOTALL)
 """A tag, of characters that IMAP has for it (RFC 9051, 9), a command, and what belongs to it."""
 
@@ -66,14 +67,18 @@ def server(_: ProtocolOptions) -> Protocol:
 
 
 class _Greeting:
-    """A server's first line: its response code, and the text behind that."""
+    """A server's first line: its response code, and the text behind that.
 
-    def __init__(self, line: bytes) -> None:
+    The client hears a refusal in the words of a server that is `trusted`, the backend.
+    """
+
+    def __init__(self, line: bytes, *, trusted: bool) -> None:
         match = _GREETING.fullmatch(line)
         if match is None:
             raise NegotiationError(f"the server does not speak IMAP, it said {quoted(line)}")
         if match[1].upper() == b"BYE":
-            raise NegotiationError(f"the server refused the connection: {quoted(line)}", line + b"\r\n")
+            answer = line + b"\r\n" if trusted else None
+            raise NegotiationError(f"the server refused the connection: {quoted(line)}", answer)
         if match[1].upper() == b"PREAUTH":
             raise NegotiationError(f"the server greets as if after a login, without TLS: {quoted(line)}")
         self.code: bytes = match[2] or b""
@@ -92,7 +97,7 @@ class _Greeting:
 def _ask_for_tls() -> Script:
     """Returns the text of the server's greeting."""
     yield Connect()
-    greeting = _Greeting((yield Line(Side.SERVER)))
+    greeting = _Greeting((yield from read_line()), trusted=False)
     offered, answer = yield from _ask(b"c1 CAPABILITY")
     if b"STARTTLS" not in (name.upper() for name in offered):
         raise NegotiationError(f"the server offers no STARTTLS: {quoted(answer)}")
@@ -109,14 +114,14 @@ def _ask(command: bytes) -> Generator[Step, Any, tuple[list[bytes], bytes]]:
     tag = command.split(b" ", 1)[0]
     told: list[bytes] = []
     for _ in range(REPLY_LINES):
-        line = yield Line(Side.SERVER)
+        line = yield from read_line()
         words = line.upper().split()
         if len(words) > 1 and words[0] == tag.upper():
             return told, line
         if words[:2] == [b"*", b"CAPABILITY"]:
             told = line.split()[2:]
         elif words[:2] == [b"*", b"BYE"]:
-            raise NegotiationError(f"the server closes the connection: {quoted(line)}", line + b"\r\n")
+            raise NegotiationError(f"the server closes the connection: {quoted(line)}")
         elif words[:1] != [b"*"]:
             raise NegotiationError(f"the server does not speak IMAP, it said {quoted(line)}")
     raise NegotiationError(f"the server sent more than {REPLY_LINES} lines in answer to one command")
@@ -131,7 +136,7 @@ def _pass_greeting(_: Ends, secured: Secured) -> Script:
 
 def _offer_tls() -> Script:
     yield Connect()
-    greeting = _Greeting((yield Line(Side.SERVER)))
+    greeting = _Greeting((yield from read_line()), trusted=True)
     offered = greeting.capabilities
     if offered is None:
         offered = yield from _capabilities()

@@ -32,8 +32,7 @@ def _ask_for_tls() -> Script:
     yield Connect()
     greeting = yield from read_reply()
     if greeting.code not in _GREETINGS:
-        answer = greeting.wire if greeting.code >= 400 else None
-        raise NegotiationError(f"the server refused the connection: {greeting}", answer)
+        raise NegotiationError(f"the server refused the connection: {greeting}")
     reply = yield from ask(b"STARTTLS")
     if reply.code != 382:
         raise NegotiationError(f"the server refused STARTTLS: {reply}")

@@ -16,6 +16,7 @@ from culvert.negotiate.replies import (
     REPLY_LINES,
     begin_tls,
     quoted,
+    read_line,
     too_many_commands,
 )
 from culvert.negotiate.script import (
@@ -55,23 +56,18 @@ def server(_: ProtocolOptions) -> Protocol:
 
 def _status() -> Generator[Step, Any, bytes]:
     """A line of the server's with its verdict: +OK or -ERR (RFC 1939, 3)."""
-    line: bytes = yield Line(Side.SERVER)
+    line = yield from read_line()
     if line.split(b" ", 1)[0].upper() not in (b"+OK", b"-ERR"):
         raise NegotiationError(f"the server does not speak POP3, it said {quoted(line)}")
     return line
 
 
-def _greeting() -> Generator[Step, Any, bytes]:
-    greeting = yield from _status()
-    if not greeting.startswith(b"+"):
-        raise NegotiationError(f"the server refused the connection: {quoted(greeting)}", greeting + b"\r\n")
-    return greeting
-
-
 def _ask_for_tls() -> Script:
     """Returns the server's greeting."""
     yield Connect()
-    greeting = yield from _greeting()
+    greeting = yield from _status()
+    if not greeting.startswith(b"+"):
+        raise NegotiationError(f"the server refused the connection: {quoted(greeting)}")
     yield Send(Side.SERVER, b"STLS\r\n")
     answer = yield from _status()
     if not answer.startswith(b"+"):
@@ -86,7 +82,9 @@ def _pass_greeting(_: Ends, secured: Secured) -> Script:
 
 def _offer_tls() -> Script:
     yield Connect()
-    greeting = yield from _greeting()
+    greeting = yield from _status()
+    if not greeting.startswith(b"+"):
+        raise NegotiationError(f"the server refused the connection: {quoted(greeting)}", greeting + b"\r\n")
     yield Send(Side.CLIENT, greeting + b"\r\n")
     for _ in range(COMMANDS):
         line = yield Line(Side.CLIENT, COMMAND_LIMIT)
@@ -112,7 +110,7 @@ def _capabilities() -> Generator[Step, Any, bytes]:
     offered = [b"STLS"]
     if (yield from _status()).startswith(b"+"):
         for _ in range(REPLY_LINES):
-            line = yield Line(Side.SERVER)
+            line = yield from read_line()
             if line == b".":
                 break
             if line.split(b" ", 1)[0].upper() not in _NOT_IN_CLEAR:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from culvert.negotiate.script import Discard, Line, NegotiationError, Send, Side, Step
@@ -21,7 +21,8 @@ REPLY_LINES = 128
 QUOTED = 240
 """Most bytes of a peer's words in an error: the log cuts its lines at 1024."""
 
-_NUMBERED = re.compile(rb"([1-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_NUMBERED = re.compile(rb"([1-5][0-9]{2})(?:([ -])(.*))?")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Reply(NamedTuple):
@@ -50,11 +51,27 @@ def quoted(words: bytes) -> str:
     return f'"{cut.decode("utf-8", "replace")}"'
 
 
-def read_reply() -> Generator[Step, Any, Reply]:
+def _as_it_is(line: bytes) -> bytes:
+    return line
+
+
+def read_line(hide: Callable[[bytes], bytes] = _as_it_is) -> Generator[Step, Any, bytes]:
+    """A line of the server's, as `hide` leaves it.
+
+    One with a control character is refused: what is a line end to one of its readers, a bare CR perhaps,
+    would let whoever stands in the way put an answer of his own into a greeting that is handed on.
+    """
+    line: bytes = hide((yield Line(Side.SERVER)))
+    if _CONTROL.search(line):
+        raise NegotiationError(f"the server sent a line with a control character, {quoted(line)}")
+    return line
+
+
+def read_reply(hide: Callable[[bytes], bytes] = _as_it_is) -> Generator[Step, Any, Reply]:
     """The server's reply, of several lines where a hyphen follows the number (RFC 5321, 4.2.1)."""
     lines: list[bytes] = []
     while True:
-        line = yield Line(Side.SERVER)
+        line = yield from read_line(hide)
         match = _NUMBERED.fullmatch(line)
         if match is None or (lines and lines[0][:3] != match[1]):
             raise NegotiationError(f"the server does not speak the protocol, it said {quoted(line)}")
@@ -65,10 +82,10 @@ def read_reply() -> Generator[Step, Any, Reply]:
             raise NegotiationError(f"the server sent a reply of more than {REPLY_LINES} lines")
 
 
-def ask(command: bytes) -> Generator[Step, Any, Reply]:
-    """Give the server a command and read its reply."""
+def ask(command: bytes, hide: Callable[[bytes], bytes] = _as_it_is) -> Generator[Step, Any, Reply]:
+    """Give the server a command and read its reply; `hide` takes out what is not to be in an error."""
     yield Send(Side.SERVER, command + b"\r\n")
-    return (yield from read_reply())
+    return (yield from read_reply(hide))
 
 
 def too_many_commands(answer: bytes) -> NegotiationError:

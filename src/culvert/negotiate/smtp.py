@@ -1,8 +1,11 @@
 """SMTP with STARTTLS (RFC 3207): the client end, which can also authenticate (RFC 4954), and the server end.
 
 The client end keeps the server's greeting and hands it on when TLS stands, so that the local client sees one
-greeting and begins with its own EHLO inside TLS. The server end hands on the backend's greeting and answers
-for it until TLS stands: the backend hears nothing of the client before its second EHLO.
+greeting and begins with its own EHLO inside TLS. A refusal it hears of in our words and as temporary: the
+server's own were said in clear, and a permanent one would send the mail back.
+
+The server end hands on the backend's greeting and answers for it until TLS stands: the backend hears nothing
+of the client before its second EHLO.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from culvert.negotiate.replies import (
     Reply,
     ask,
     begin_tls,
-    quoted,
     read_reply,
     too_many_commands,
 )
@@ -55,6 +57,7 @@ _ANSWERS = {
 }
 """To what may be said before TLS, beside EHLO, HELO and QUIT."""
 
+_CODE = re.compile(rb"[2-5][0-9]{2}[ -]")
 _NAME = re.compile(rb"[A-Za-z0-9_.:\[\]-]{1,255}")
 
 
@@ -82,22 +85,15 @@ def server(_: ProtocolOptions) -> Protocol:
 def _ask_for_tls(name: bytes) -> Script:
     """Returns the server's greeting."""
     yield Connect()
-    greeting = yield from _greeting()
+    greeting = yield from read_reply()
+    if greeting.code != 220:
+        raise NegotiationError(f"the server refused the connection: {greeting}")
     if b"STARTTLS" not in (yield from _extensions(name)):
         raise NegotiationError("the server offers no STARTTLS")
     reply = yield from ask(b"STARTTLS")
     if reply.code != 220:
         raise NegotiationError(f"the server refused STARTTLS: {reply}")
     yield Discard(Side.SERVER)
-    return greeting
-
-
-def _greeting() -> Generator[Step, Any, Reply]:
-    """The server's greeting. One that refuses is the client's answer as well."""
-    greeting = yield from read_reply()
-    if greeting.code != 220:
-        answer = greeting.wire if greeting.code >= 400 else None
-        raise NegotiationError(f"the server refused the connection: {greeting}", answer)
     return greeting
 
 
@@ -138,25 +134,30 @@ class _Secrets:
         response = base64.b64encode(self._response)
         command = b"AUTH PLAIN " + response
         if len(command) <= _AUTH_LINE:
-            self._expect(235, (yield from ask(command)))
+            yield from self._ask(command, 235)
             return
-        self._expect(334, (yield from ask(b"AUTH PLAIN")))
-        self._expect(235, (yield from ask(response)))
+        yield from self._ask(b"AUTH PLAIN", 334)
+        yield from self._ask(response, 235)
 
     def login(self) -> Generator[Step, Any, None]:
         """The server asks for the name and then for the password, whatever words it has for that."""
-        self._expect(334, (yield from ask(b"AUTH LOGIN")))
-        self._expect(334, (yield from ask(base64.b64encode(self._username))))
-        self._expect(235, (yield from ask(base64.b64encode(self._password))))
+        yield from self._ask(b"AUTH LOGIN", 334)
+        yield from self._ask(base64.b64encode(self._username), 334)
+        yield from self._ask(base64.b64encode(self._password), 235)
 
-    def _expect(self, code: int, reply: Reply) -> None:
-        if reply.code == code:
-            return
-        words = b" / ".join(reply.lines)
+    def _ask(self, command: bytes, expected: int) -> Generator[Step, Any, None]:
+        reply = yield from ask(command, self._hide)
+        if reply.code != expected:
+            raise NegotiationError(f"the server refused the login: {reply}")
+
+    def _hide(self, line: bytes) -> bytes:
+        number = _CODE.match(line)
+        code = number[0] if number else b""
+        text = line[len(code) :]
         for secret in (self._response, self._password, self._username):
             for form in (base64.b64encode(secret), secret):
-                words = words.replace(form, b"***")
-        raise NegotiationError(f"the server refused the login: {quoted(words)}")
+                text = text.replace(form, b"***")
+        return code + text
 
 
 # --- the server end ---
@@ -164,7 +165,10 @@ class _Secrets:
 
 def _offer_tls() -> Script:
     yield Connect()
-    greeting = yield from _greeting()
+    greeting = yield from read_reply()
+    if greeting.code != 220:
+        answer = greeting.wire if greeting.code >= 400 else None
+        raise NegotiationError(f"the server refused the connection: {greeting}", answer)
     yield Send(Side.CLIENT, greeting.wire)
     name = _host(greeting)
     for _ in range(COMMANDS):

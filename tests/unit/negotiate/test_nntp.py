@@ -24,23 +24,22 @@ def test_it_asks_for_tls_and_hands_the_greeting_on_inside(greeting: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    ("server", "reason", "answer"),
+    ("server", "reason"),
     [
-        ([b"502 not you\r\n"], 'refused the connection: "502 not you"', b"502 not you\r\n"),
-        ([b"400 maintenance\r\n"], 'refused the connection: "400 maintenance"', b"400 maintenance\r\n"),
-        ([b"220 smtp\r\n"], 'refused the connection: "220 smtp"', b"400 "),
-        ([b"200 hi\r\n", b"580 cannot\r\n"], 'refused STARTTLS: "580 cannot"', b"400 "),
-        ([b"200 hi\r\n", b"500 what?\r\n"], 'refused STARTTLS: "500 what?"', b"400 "),
-        ([b"+OK pop3\r\n"], "does not speak the protocol", b"400 "),
-        ([], "the server closed the connection", b"400 "),
+        ([b"502 not you\r\n"], 'refused the connection: "502 not you"'),
+        ([b"400 maintenance\r\n"], 'refused the connection: "400 maintenance"'),
+        ([b"220 smtp\r\n"], 'refused the connection: "220 smtp"'),
+        ([b"200 hi\r\n", b"580 cannot\r\n"], 'refused STARTTLS: "580 cannot"'),
+        ([b"200 hi\r\n", b"500 what?\r\n"], 'refused STARTTLS: "500 what?"'),
+        ([b"+OK pop3\r\n"], "does not speak the protocol"),
+        ([b"200 one\r201 two\r\n"], "the server sent a line with a control character"),
+        ([], "the server closed the connection"),
     ],
 )
-def test_what_the_server_refuses_is_told_in_its_words(
-    server: list[bytes], reason: str, answer: bytes
-) -> None:
+def test_what_the_server_refuses_is_told_in_its_words(server: list[bytes], reason: str) -> None:
     outcome = ask(*server)
     assert reason in outcome.reason
-    assert outcome.to_client.startswith(answer)
+    assert outcome.to_client.startswith(b"400 ")
     assert outcome.to_client.endswith(b"\r\n")
 
 

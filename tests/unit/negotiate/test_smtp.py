@@ -77,6 +77,8 @@ def test_a_greeting_of_several_lines_is_handed_on_whole() -> None:
         ([b"220-one\r\n250 two\r\n"], 'does not speak the protocol, it said "250 two"'),
         ([b"220-x\r\n" * REPLY_LINES], f"a reply of more than {REPLY_LINES} lines"),
         ([b"220" + b" " * LINE_LIMIT + b"\r\n"], f"a line of more than {LINE_LIMIT} bytes"),
+        ([b"220 one\r250 two\r\n"], "the server sent a line with a control character"),
+        ([b"220 one\x00\r\n"], "the server sent a line with a control character"),
         ([GREETING, b"250-mail"], "the server closed the connection"),
         ([], "the server closed the connection"),
     ],
@@ -84,12 +86,13 @@ def test_a_greeting_of_several_lines_is_handed_on_whole() -> None:
 def test_what_the_server_refuses_is_told_in_its_words(server: list[bytes], reason: str) -> None:
     outcome = ask(*server)
     assert reason in outcome.reason
-    assert outcome.to_client[:1] in (b"4", b"5")
-    assert outcome.to_client.endswith(b"\r\n")
+    assert outcome.to_client.startswith(b"421 ")
+    assert outcome.to_client.count(b"\r\n") == 1
 
 
-def test_a_server_that_refuses_has_its_own_words_reach_the_client() -> None:
-    assert ask(b"554-no\r\n554 mail here\r\n").to_client == b"554-no\r\n554 mail here\r\n"
+def test_a_refusal_said_in_clear_is_temporary_for_the_client() -> None:
+    """Whoever stands in the way could have said it, to have the mail sent back."""
+    assert ask(b"554-no\r\n554 mail here\r\n").to_client.startswith(b"421 4.4.0 ")
 
 
 def test_a_client_of_an_unreachable_server_may_come_again() -> None:
@@ -152,19 +155,34 @@ def test_a_login_that_fails_keeps_the_mail_in_the_clients_queue(
     assert outcome.to_client.startswith(b"421 ")
 
 
+SECRETS = [b"\0user@example.com\0s3cret w0rd", b"s3cret w0rd", b"user@example.com"]
+FORMS = [*SECRETS, *map(base64.b64encode, SECRETS)]
+
+
 @pytest.mark.parametrize("way", ["plain", "login"])
-def test_credentials_that_a_server_repeats_are_not_told(way: str) -> None:
-    secrets = [b"\0user@example.com\0s3cret w0rd", b"s3cret w0rd", b"user@example.com"]
-    forms = [*secrets, *map(base64.b64encode, secrets)]
-    words = b"500 unknown: " + b" ".join(forms) + b"\r\n"
+@pytest.mark.parametrize("before", [b"500 unknown: ", b"500-", b"", b"x" * 220, b"\x1b"])
+@pytest.mark.parametrize("form", FORMS)
+def test_credentials_that_a_server_repeats_are_not_told(way: str, before: bytes, form: bytes) -> None:
     outcome = log_in(
-        b"250-x\r\n250 AUTH PLAIN LOGIN\r\n", *([b"334 x\r\n"] if way == "login" else []), words,
+        b"250-x\r\n250 AUTH PLAIN LOGIN\r\n",
+        *([b"334 x\r\n"] if way == "login" else []),
+        before + form + b"\r\n",
         options=(f"protocolAuthentication = {way}",),
-    )  # fmt: skip
-    assert "500 unknown: *** ***" in outcome.reason
-    for form in forms:
-        assert form.decode() not in outcome.reason
-        assert form not in outcome.to_client
+    )
+    assert outcome.error is not None
+    for part in (form, form[:12], form[-12:]):
+        assert part.decode() not in outcome.reason
+        assert part not in outcome.to_client
+
+
+def test_the_servers_words_stay_beside_what_is_taken_out_of_them() -> None:
+    outcome = log_in(b"250-x\r\n250 AUTH PLAIN\r\n", b"535 no s3cret w0rd for you\r\n")
+    assert outcome.reason == 'the server refused the login: "535 no *** for you"'
+
+
+def test_a_password_like_a_number_does_not_hide_the_servers() -> None:
+    outcome = log_in(b"250-x\r\n250 AUTH PLAIN\r\n", b"235 ok\r\n", options=("protocolPassword = 235",))
+    assert outcome.error is None
 
 
 # --- the server end ---
