@@ -113,7 +113,8 @@ def _extensions(name: bytes) -> Generator[Step, Any, dict[bytes, bytes]]:
 def _log_in(name: bytes, options: ProtocolOptions, greeting: Reply) -> Script:
     if options.username is not None and options.password is not None:
         offered = (yield from _extensions(name)).get(b"AUTH", b"").split()
-        way = options.authentication or ("login" if offered == [b"LOGIN"] else "plain")
+        usual = "login" if b"LOGIN" in offered and b"PLAIN" not in offered else "plain"
+        way = options.authentication or usual
         if way.upper().encode() not in offered:
             raise NegotiationError(f"the server does not offer AUTH {way.upper()}")
         secrets = _Secrets(options.username.encode(), options.password.encode())

@@ -124,7 +124,7 @@ def test_it_logs_in_by_login_where_asked() -> None:
     assert outcome.to_client == GREETING
 
 
-@pytest.mark.parametrize("offered", [b"AUTH LOGIN", b"AUTH=LOGIN", b"auth login"])
+@pytest.mark.parametrize("offered", [b"AUTH LOGIN", b"AUTH=LOGIN", b"auth cram-md5 login"])
 def test_it_takes_the_one_way_that_the_server_has(offered: bytes) -> None:
     outcome = log_in(b"250-x\r\n250 " + offered + b"\r\n", b"334 x\r\n", b"334 y\r\n", b"235 welcome\r\n")
     assert outcome.error is None
