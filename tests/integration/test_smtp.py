@@ -401,3 +401,14 @@ def test_what_a_server_does_wrong_is_logged_and_the_client_told(
     assert told(client.sock).startswith(b"421 4.4.0 ")
     hostile.daemon.await_log(rf"LOG3\[\d+\]: Negotiation failed for 127.*{reason}", since=mark)
     client.close()
+
+
+def test_a_connection_that_breaks_after_the_greeting_is_no_orderly_end(hostile: Hostile) -> None:
+    client, server = hostile.meet(OFFER, b"220 go\r\n")
+    tls = TlsPeer(server.sock, server_context(hostile.leaf), server=True)
+    tls.handshake()
+    assert client.recv() == b"220 mail.example.com ESMTP\r\n"
+    server.send(b"221 in clear\r\n")
+    with pytest.raises(ConnectionResetError):
+        read_all(client)
+    client.close()
