@@ -17,10 +17,10 @@ from cryptography import x509
 from culvert import sockopt
 from culvert.address import HostPort, show
 from culvert.connect import Endpoint
-from culvert.conversation import ClearPeer, Peer, TlsPeer, converse
+from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
 from culvert.errors import BackendError, os_reason
 from culvert.log import Channel
-from culvert.negotiate.script import Ends, NegotiationError, Side
+from culvert.negotiate.script import Ends, LeftError, NegotiationError, Side, say
 from culvert.relay import End, Limits, Relay, Stream
 from culvert.resolve import InternetAddress, SocketAddress
 from culvert.securing import Securing
@@ -30,8 +30,8 @@ from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
 
 LINGER = 2.0
-"""Seconds for which a peer that was sent an alert may go on sending: a close with its bytes unread would
-send an RST, which can overtake the alert."""
+"""Seconds for which a peer that was told of a failure, by an alert or in the words of a protocol, may go on
+sending: a close with its bytes unread would send an RST, which can overtake what it was told."""
 
 LINGER_LIMIT = 1024 * 1024
 """Most bytes that such a peer may send."""
@@ -49,6 +49,7 @@ class Connection:
     __slots__ = (
         "_accepted",
         "_address",
+        "_addressed",
         "_endpoint",
         "_program",
         "_relay",
@@ -70,6 +71,7 @@ class Connection:
         self._accepted = accepted
         self._address = address
         self._streams: dict[Side, Stream] = {}
+        self._addressed: set[Side] = set()
         if accepted is not None:
             self._streams[Side.CLIENT] = accepted
         self._securing = Securing(shared, shared.log.named(ident), ident)
@@ -99,10 +101,16 @@ class Connection:
         except TlsError as error:
             end = End.TLS_FAILED
             self.log.error(str(error))
+        except LeftError as error:
+            end = End.LEFT
+            self.log.info(f"{self.peer} left before TLS: {error}")
         except NegotiationError as error:
             end = End.NEGOTIATION_FAILED
-            self.log.error(f"Negotiation failed for {self.peer}: {error}")
+            server = f" (server {self._target})" if Side.SERVER in self._streams else ""
+            self.log.error(f"Negotiation failed for {self.peer}{server}: {error}")
         except BackendError as error:
+            if Side.CLIENT in self._addressed:
+                end = End.NEGOTIATION_FAILED  # it was told, and is not reset
             self.log.error(str(error))
         except OSError as error:
             self.log.error(f"{os_reason(error)} ({error.errno})")
@@ -126,11 +134,18 @@ class Connection:
         if self._accepted is not None:
             name = self._shared.config.name
             self.log.notice(f"Service [{name}] accepted connection from {self.peer}")
-        timeout = self._shared.config.timeout_busy
+        conversation = Conversation(self, self._shared.config.timeout_busy)
         ends = self._ends()
-        await converse(self._shared.protocol.before(ends), self, timeout)
-        await self._secure()
-        await converse(self._shared.protocol.after(ends, self._securing.result()), self, timeout)
+        carried = await conversation.follow(self._shared.protocol.before(ends))
+        try:
+            await self._secure()
+        except TlsError:
+            if (words := self._shared.protocol.unsecured) is not None:
+                with contextlib.suppress(NegotiationError):
+                    await conversation.follow(say(Side.CLIENT, words))
+            raise
+        secured = self._securing.result(carried)
+        await conversation.follow(self._shared.protocol.after(ends, secured))
         return await self._carry()
 
     def _ends(self) -> Ends:
@@ -150,6 +165,7 @@ class Connection:
 
     def peer_of(self, side: Side) -> Peer:
         """How a side is talked to: inside TLS once that is there (of `Scene`)."""
+        self._addressed.add(side)
         stream, readiness = self._stream(side), self._shared.readiness
         if stream is self._tls:
             return TlsPeer(readiness, stream, self._securing.established)
@@ -249,7 +265,7 @@ class Connection:
         relay, counters = self._relay, self._shared.counters
         if self._program is not None:
             self._program.on_exit = None
-            if end is not End.CLOSED:
+            if end not in (End.CLOSED, End.LEFT):
                 self._program.signal(signal.SIGHUP)  # its other end is gone, as a terminal would tell it
         if relay is not None:
             self._log_end(relay, end)
@@ -257,7 +273,7 @@ class Connection:
             counters.sent_to_tls += relay.sent_to_tls
             counters.sent_to_plain += relay.sent_to_plain
         counters.ended[end.value] += 1
-        verb = "closed" if end in (End.CLOSED, End.UNANSWERED) else "reset"
+        verb = "closed" if end in (End.CLOSED, End.LEFT, End.UNANSWERED) else "reset"
         sent = (relay.sent_to_tls, relay.sent_to_plain) if relay is not None else (0, 0)
         self.log.notice(f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket")
         await self._close_streams(end)
@@ -277,29 +293,32 @@ class Connection:
         reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED)
         last = self._told(end)
         for stream in self._streams.values():
-            if stream is last:
+            if stream in last:
                 continue
             if reset and isinstance(stream, socket.socket):
                 sockopt.reset_on_close(stream)
             self._shut(stream)
-        if last is not None:
-            try:
-                if isinstance(last, socket.socket):
-                    await self._linger(last)
-            finally:
-                self._shut(last)
+        if not last:
+            return
+        try:
+            await asyncio.gather(*(self._linger(sock) for sock in last if isinstance(sock, socket.socket)))
+        finally:
+            for stream in last:
+                self._shut(stream)
 
-    def _told(self, end: End) -> Stream | None:
-        """The side that was told the reason of a failure, and must have the time to read it."""
+    def _told(self, end: End) -> list[Stream]:
+        """The sides that were told the reason of a failure, and must have the time to read it."""
+        client = self._streams.get(Side.CLIENT)
+        told: list[Stream | None] = []
         match end:
             case End.TLS_FAILED:
-                return self._tls
-            case End.NEGOTIATION_FAILED:
-                client = self._streams.get(Side.CLIENT)
-                if client is self._tls and client is not None:
-                    self._say_goodbye(client)
-                return client
-        return None
+                spoken_to = self._relay is None and Side.CLIENT in self._addressed
+                told = [self._tls, client if spoken_to else None]
+            case End.LEFT | End.NEGOTIATION_FAILED:
+                if self._tls is not None:
+                    self._say_goodbye(self._tls)
+                told = [client]
+        return list({stream: None for stream in told if stream is not None})
 
     def _say_goodbye(self, stream: Stream) -> None:
         """Send a close_notify, as far as there is room for it."""
@@ -314,7 +333,7 @@ class Connection:
         stream.close()
 
     async def _linger(self, sock: socket.socket) -> None:
-        """Let a peer who was sent an alert read it before the socket is gone."""
+        """Let a peer who was told of a failure read it before the socket is gone."""
         with contextlib.suppress(OSError):  # TimeoutError is one
             sock.shutdown(socket.SHUT_WR)
             async with asyncio.timeout(LINGER):

@@ -2,7 +2,7 @@
 
 Exactly what a script asks for is taken from a stream, so that nothing has to be handed on to the handshake
 or to the relay: a socket is looked into before it is read, the TLS engine keeps what was not asked for, and
-a stream that cannot be looked into (a terminal, a pipe) is read byte by byte.
+a stream that cannot be looked into (a terminal, a program's input) is read byte by byte.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from culvert.negotiate.script import (
     Line,
     NegotiationError,
     Note,
+    Peek,
     Script,
     Send,
     Side,
+    Step,
 )
 from culvert.readiness import Interest, Readiness
 from culvert.relay import Stream
@@ -32,6 +34,9 @@ from culvert.tls.engine import RECORD, Engine, Status
 DISCARD_LIMIT = 256 * 1024
 """Most bytes that a peer may send too early: somebody who sends more than fits into a socket's buffer
 without waiting for an answer does not speak the protocol."""
+
+FAREWELL = 2.0
+"""Seconds for a script to tell the peers of a failure: one who does not read is left without a word."""
 
 
 class Peer(Protocol):
@@ -42,6 +47,9 @@ class Peer(Protocol):
 
     async def exactly(self, count: int) -> bytes:
         """The next `count` bytes."""
+
+    async def peek(self) -> bytes:
+        """The next byte, which stays; nothing where the stream cannot be looked into."""
 
     async def send(self, data: bytes) -> None:
         """Send all of it."""
@@ -67,60 +75,87 @@ class Scene(Protocol):
         """As the step `Connect`. Raises BackendError."""
 
 
-async def converse(script: Script, scene: Scene, timeout: float) -> None:
-    """Run a script to its end, and wait `timeout` seconds at most for what peers say between two connects.
+class Conversation:
+    """Follows the scripts of one connection. What its peers say may take `timeout` seconds in all.
 
-    Raises NegotiationError, or the BackendError of a failed connect.
+    The time that connecting takes is not counted: it has its own limit.
     """
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + timeout
-    result: Any = None
-    try:
-        step = next(script)
-        while True:
-            if isinstance(step, Connect):
+
+    def __init__(self, scene: Scene, timeout: float) -> None:
+        self._scene = scene
+        self._left = timeout
+        self._timeout = timeout
+        self._clock = asyncio.get_running_loop().time
+
+    async def follow(self, script: Script) -> Any:
+        """Run a script to its end and return what it returns.
+
+        A step that fails raises into the script, which may tell its peers within FAREWELL seconds. Raises
+        NegotiationError, or the BackendError of a failed connect, whether or not the script lets it pass.
+        """
+        failure: NegotiationError | BackendError | None = None
+        try:
+            step = next(script)
+            while True:
                 try:
-                    result = await scene.connect(step.target)
-                except BackendError as error:
+                    result = await self._perform(step)
+                except (NegotiationError, BackendError) as error:
+                    if failure is not None:
+                        raise failure from None
+                    failure = error
+                    self._left = FAREWELL
                     step = script.throw(error)
-                    continue
-                finally:
-                    deadline = clock() + timeout
-            elif isinstance(step, Note):
-                scene.log.info(step.text)
-            else:
-                result = await _exchange(step, scene, deadline, timeout)
-            step = script.send(result)
-    except StopIteration:
-        return
-    finally:
-        script.close()
+                else:
+                    step = script.send(result)
+        except StopIteration as end:
+            if failure is not None:
+                raise failure from None
+            return end.value
+        finally:
+            script.close()
+            del failure  # its traceback leads back here
 
+    async def _perform(self, step: Step) -> Any:
+        match step:
+            case Connect(target):
+                return await self._scene.connect(target)
+            case Note(text):
+                return self._scene.log.info(text)
+        began = self._clock()
+        try:
+            async with asyncio.timeout(max(self._left, 0)) as limit:
+                return await self._exchange(step)
+        except NegotiationError as error:
+            raise NegotiationError(f"the {step.side.value} {error}") from None
+        except OSError as error:  # TimeoutError is one, of a socket as well as of the clock
+            raise NegotiationError(self._fault(step, error, expired=limit.expired())) from None
+        finally:
+            self._left -= self._clock() - began
 
-async def _exchange(
-    step: Line | Exactly | Send | Discard, scene: Scene, deadline: float, timeout: float
-) -> Any:
-    peer, name = scene.peer_of(step.side), scene.name(step.side)
-    try:
-        async with asyncio.timeout_at(deadline):
-            match step:
-                case Line(_, limit):
-                    return await peer.line(limit)
-                case Exactly(_, size):
-                    return await peer.exactly(size)
-                case Send(_, data):
-                    return await peer.send(data)
-                case Discard():
-                    if count := peer.discard():
-                        scene.log.warning(
-                            f"{count} byte(s) that {name} sent in clear, ahead of its turn, are discarded"
-                        )
-    except TimeoutError:
-        raise NegotiationError(f"{name}: TIMEOUTbusy ({timeout:g} s) exceeded") from None
-    except OSError as error:
-        raise NegotiationError(f"{name}: {os_reason(error)} ({error.errno})") from None
-    except NegotiationError as error:
-        raise NegotiationError(f"{name}: {error}") from None
+    async def _exchange(self, step: Line | Exactly | Peek | Send | Discard) -> Any:
+        peer = self._scene.peer_of(step.side)
+        match step:
+            case Line(_, limit):
+                return await peer.line(limit)
+            case Exactly(_, size):
+                return await peer.exactly(size)
+            case Peek():
+                return await peer.peek()
+            case Send(_, data):
+                return await peer.send(data)
+            case Discard(side):
+                if count := peer.discard():
+                    self._scene.log.warning(
+                        f"{count} byte(s) that {self._scene.name(side)} sent in clear, ahead of its turn, "
+                        "are discarded"
+                    )
+        return None
+
+    def _fault(self, step: Line | Exactly | Peek | Send | Discard, error: OSError, *, expired: bool) -> str:
+        if not expired:
+            return f"the {step.side.value}: {os_reason(error)} ({error.errno})"
+        does = "take what it is told" if isinstance(step, Send) else "say what is expected"
+        return f"the {step.side.value} does not {does}: TIMEOUTbusy ({self._timeout:g} s) exceeded"
 
 
 class _Peer:
@@ -147,6 +182,14 @@ class _Peer:
     async def _take(self, most: int, *, to_line_end: bool) -> bytes:
         """One byte at least, `most` at most; nothing behind the end of a line where that is asked for."""
         raise NotImplementedError
+
+    async def _receive_into(self, buffer: bytearray) -> int:
+        """As `recv_into`, of a stream that may have to be waited for; 0 at its end."""
+        while True:
+            try:
+                return self._stream.recv_into(buffer)
+            except (BlockingIOError, InterruptedError):
+                await self._ready(reading=True)
 
     async def _transmit(self, data: memoryview) -> None:
         while data:
@@ -181,9 +224,32 @@ class ClearPeer(_Peer):
     """A side that is spoken to without TLS."""
 
     async def _take(self, most: int, *, to_line_end: bool) -> bytes:
+        buffer = bytearray(await self._line_part(most) if to_line_end else most)
+        count = await self._receive_into(buffer)
+        if not count:
+            raise NegotiationError("closed the connection")
+        return bytes(buffer[:count])
+
+    async def _line_part(self, most: int) -> int:
+        """How many of the bytes that wait belong to this line: one, where that cannot be looked at."""
+        if not isinstance(self._stream, socket.socket):
+            return 1
+        seen = await self._look(self._stream, most)
+        return seen.find(b"\n") + 1 or len(seen) or 1
+
+    async def peek(self) -> bytes:
+        if not isinstance(self._stream, socket.socket):
+            return b""
+        seen = await self._look(self._stream, 1)
+        if not seen:
+            raise NegotiationError("closed the connection")
+        return seen
+
+    async def _look(self, stream: socket.socket, most: int) -> bytes:
+        """What waits, which stays; nothing at the end of the stream."""
         while True:
             try:
-                return self._take_now(most, to_line_end=to_line_end)
+                return stream.recv(most, socket.MSG_PEEK)
             except (BlockingIOError, InterruptedError):
                 await self._ready(reading=True)
 
@@ -193,7 +259,7 @@ class ClearPeer(_Peer):
     def discard(self) -> int:
         discarded = 0
         buffer = bytearray(65536)
-        while discarded < DISCARD_LIMIT:
+        while discarded <= DISCARD_LIMIT:
             try:
                 count = self._stream.recv_into(buffer)
             except (BlockingIOError, InterruptedError):
@@ -202,24 +268,6 @@ class ClearPeer(_Peer):
                 raise NegotiationError("closed the connection")
             discarded += count
         raise NegotiationError(f"sent more than {DISCARD_LIMIT} bytes ahead of its turn")
-
-    def _take_now(self, most: int, *, to_line_end: bool) -> bytes:
-        if to_line_end:
-            seen = (
-                self._stream.recv(most, socket.MSG_PEEK) if isinstance(self._stream, socket.socket) else b""
-            )
-            most = seen.find(b"\n") + 1 or len(seen) or 1
-        buffer = bytearray(most)
-        count = self._stream.recv_into(buffer)
-        if not count:
-            raise NegotiationError("closed the connection")
-        return bytes(buffer[:count])
-
-    def _line_end(self, most: int) -> int:
-        """How many of the bytes that wait belong to the line; 1 where none wait, or none can be seen."""
-        stream = self._stream
-        seen = stream.recv(most, socket.MSG_PEEK) if isinstance(stream, socket.socket) else b""
-        return seen.find(b"\n") + 1 or len(seen) or 1
 
 
 class TlsPeer(_Peer):
@@ -232,27 +280,22 @@ class TlsPeer(_Peer):
     async def _take(self, most: int, *, to_line_end: bool) -> bytes:
         engine = self._engine
         while True:
+            # The engine cannot be looked into: a line comes byte by byte, without a system call for each.
             taken = engine.read(1 if to_line_end else min(most, RECORD))
             if taken:
                 return taken
             await self._flush(engine.output())
             if engine.status is Status.FAILED:
-                raise NegotiationError(str(engine.failure))
+                raise NegotiationError(f"broke TLS: {engine.failure}")
             if engine.status is Status.CLOSED:
                 raise NegotiationError("closed the connection")
-            await self._receive()
-
-    async def _receive(self) -> None:
-        while True:
-            try:
-                count = self._stream.recv_into(self._engine.scratch.received)
-            except (BlockingIOError, InterruptedError):
-                await self._ready(reading=True)
-                continue
+            count = await self._receive_into(engine.scratch.received)
             if not count:
                 raise NegotiationError("closed the connection without close_notify")
-            self._engine.feed(count)
-            return
+            engine.feed(count)
+
+    async def peek(self) -> bytes:
+        return b""
 
     async def send(self, data: bytes) -> None:
         engine = self._engine
@@ -263,7 +306,7 @@ class TlsPeer(_Peer):
             if engine.blocked is not None:
                 raise NegotiationError("renegotiates in the middle of a negotiation")
             if engine.status is Status.FAILED:
-                raise NegotiationError(str(engine.failure))
+                raise NegotiationError(f"broke TLS: {engine.failure}")
 
     def discard(self) -> int:
         return 0  # inside TLS nobody else can have put anything there

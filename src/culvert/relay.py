@@ -81,6 +81,7 @@ class End(enum.Enum):
     RESET = "reset"
     TLS_FAILED = "TLS failed"
     NEGOTIATION_FAILED = "negotiation failed"
+    LEFT = "left before TLS"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from culvert.connect import Endpoint
 from culvert.errors import os_reason
@@ -83,8 +83,8 @@ class Securing:
             self._sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
         await self._shake_hands(engine, stream)
 
-    def result(self) -> Secured:
-        """What came of the handshake, for a protocol's second script."""
+    def result(self, carried: Any) -> Secured:
+        """What came of the handshake, for a protocol's second script, which gets `carried` from the first."""
         engine = self.established
         certificate = engine.peer_certificate()
         verified = self.shared.config.verify.chain or self.shared.config.verify.peer
@@ -96,6 +96,7 @@ class Securing:
             protocol=engine.protocol,
             certificate=certificate,
             verified=certificate is not None and verified and not self.redirected,
+            carried=carried,
         )
 
     @property

@@ -102,6 +102,14 @@ def test_a_session_of_one_worker_is_judged_the_same_on_another(
         eventually(lambda: len(daemon.log.find(reused)) >= 7, "the good client's sessions")
 
 
+@pytest.mark.parametrize("protocol", ["smtp", "pop3", "imap"])
+def test_protocols_that_greet_in_clear_are_refused(pki: Pki, tmp_path: Path, protocol: str) -> None:
+    """The backend has greeted before the client's certificate is known."""
+    with Sayer(WELCOME) as welcome, Sayer(ELSEWHERE) as elsewhere:
+        text = section(pki, "s", welcome, elsewhere, f"protocol = {protocol}\n")
+        refuse(tmp_path, text, rf"(?i)culvert\.conf:\d+: .*(redirect.*{protocol}|{protocol}.*redirect)")
+
+
 def test_redirect_in_client_mode_is_refused(tmp_path: Path) -> None:
     text = "[c]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:9\nredirect = 127.0.0.1:9\n"
     refuse(tmp_path, text, r"culvert\.conf:\d+: .*redirect")

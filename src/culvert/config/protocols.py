@@ -26,3 +26,6 @@ AUTHENTICATION: dict[str, tuple[str, ...]] = {"connect": ("basic", "ntlm"), "smt
 
 CONNECTING_FIRST = frozenset({"smtp", "pop3", "imap"})
 """Servers of these connect to their target before TLS, so that a client cannot be redirected after it."""
+
+INSIDE_TLS = frozenset({"proxy", "socks"})
+"""Servers of these say nothing before TLS. The others do, to a client that has not named a server yet."""

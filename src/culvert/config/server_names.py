@@ -10,6 +10,8 @@ from culvert.config.derived import server_name
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.model import Service
+from culvert.config.protocols import CONNECTING_FIRST, INSIDE_TLS
+from culvert.config.values import listed
 
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 
@@ -42,6 +44,7 @@ def check_primaries(drafts: Sequence[Draft], findings: Findings) -> None:
     for draft in drafts:
         if draft.value("client") or draft.spoilt("client"):
             continue
+        greeted: set[bool] = set()
         for entry in draft.entries("sni"):
             name = server_name(entry.value)
             if not name.primary:
@@ -57,8 +60,40 @@ def check_primaries(drafts: Sequence[Draft], findings: Findings) -> None:
             elif first is not draft:
                 reason = f"service [{first.name}] has this pattern already"
             else:
-                continue
+                _check_protocols(draft, primary, findings)
+                greeted.add(primary.value("protocol") in CONNECTING_FIRST)
+                if len(greeted) == 1:
+                    continue
+                reason = (
+                    '"sni" names services that connect to their target before TLS '
+                    f"(protocol = {listed(sorted(CONNECTING_FIRST))}) and others that do not: "
+                    "make two services of this one"
+                )
             findings.error(reason, entry.location, draft.name)
+
+
+def _check_protocols(draft: Draft, primary: Draft, findings: Findings) -> None:
+    """What is said before TLS is said before the client names a server: the primary says it for both."""
+    own, spoken = draft.value("protocol"), primary.value("protocol")
+    if own is not None and own != spoken and (own not in INSIDE_TLS or spoken in CONNECTING_FIRST):
+        said = f'speaks "protocol = {spoken}"' if spoken else "speaks none"
+        findings.error(
+            f'"protocol = {own}" cannot go with "sni": before TLS, service [{primary.name}] talks to the '
+            f"client, and it {said}",
+            draft.where("protocol"),
+            draft.name,
+        )
+    if spoken not in CONNECTING_FIRST:
+        return
+    for option in ("connect", "exec", "redirect"):
+        if draft.has_own(option):
+            findings.error(
+                f'"{option}" cannot go with "sni" here: service [{primary.name}] speaks '
+                f'"protocol = {spoken}" and has connected to its target before the client names a server',
+                draft.where(option),
+                draft.name,
+                f"leave it out to share the target of [{primary.name}]",
+            )
 
 
 def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
@@ -66,9 +101,13 @@ def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
     by_name = {service.name: service for service in services}
 
     def complete(service: Service) -> Service:
-        if not service.server_names or service.connect or service.exec is not None:
+        if not service.server_names:
             return service
         primary = by_name[service.server_names[0].primary]
+        if service.protocol is None and primary.protocol and primary.protocol.name not in INSIDE_TLS:
+            service = dataclasses.replace(service, protocol=primary.protocol)
+        if service.connect or service.exec is not None:
+            return service
         return dataclasses.replace(
             service,
             connect=primary.connect,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from culvert.config.model import ProtocolOptions, Service
+from culvert.negotiate import imap, nntp, pop3, smtp
 from culvert.negotiate.script import (
     Protocol,
     connect_after,
@@ -16,8 +17,17 @@ from culvert.negotiate.script import (
 _CONNECT_FIRST = Protocol(connect_before, nothing_after)
 _TLS_FIRST = Protocol(nothing_before, connect_after)
 
-_CLIENTS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {}
-_SERVERS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {}
+_CLIENTS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {
+    "imap": imap.client,
+    "nntp": nntp.client,
+    "pop3": pop3.client,
+    "smtp": smtp.client,
+}
+_SERVERS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {
+    "imap": imap.server,
+    "pop3": pop3.server,
+    "smtp": smtp.server,
+}
 
 
 def protocol_of(service: Service) -> Protocol:

@@ -10,9 +10,13 @@ TLS. Exactly what a script asks for is read: what stands behind it in the stream
 
 Rules for a script:
 - It raises NegotiationError, and nothing else, whatever a peer says. The reason is shown in the log, where
-  control characters are made harmless; it holds no credentials.
+  control characters are made harmless; it holds no credentials. It calls the sides "the client" and "the
+  server", as the log does.
 - It tells a peer that it refuses, where the protocol has words for that, before it raises.
-- `Connect` may raise BackendError into the script, which may tell its client and must let it pass.
+- A step that fails raises into the script: `Connect` a BackendError, the others a NegotiationError, as does
+  the end of TIMEOUTbusy. The script may tell its peers (`telling`), in the little time that it is given for
+  that, and lets the error pass: the connection ends by it in any case.
+- What the script before the handshake returns is given to the one after it, as `Secured.carried`.
 - It is bounded: each line and each count of lines has a limit. TIMEOUTbusy bounds its time from outside.
 - In clear, it discards what came too early (`Discard`) before the last word in front of a handshake is
   answered: whatever stands there would be taken for something that was said inside TLS.
@@ -26,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from culvert.address import HostPort
-from culvert.errors import PeerError
+from culvert.errors import BackendError, PeerError
 
 LINE_LIMIT = 8192
 """Most bytes of one line with its end. SMTP's replies may have 512 (RFC 5321, 4.5.3.1.5), IMAP's lines 8192
@@ -34,7 +38,18 @@ LINE_LIMIT = 8192
 
 
 class NegotiationError(PeerError):
-    """A peer did not keep to the protocol, or refused what was asked of it."""
+    """A peer did not keep to the protocol, or refused what was asked of it.
+
+    `answer` is what the client is told of it by `telling`, where that is not what it is told of any failure.
+    """
+
+    def __init__(self, reason: str, answer: bytes | None = None) -> None:
+        super().__init__(reason)
+        self.answer = answer
+
+
+class LeftError(NegotiationError):
+    """A client took leave in the protocol's own words before it asked for TLS: nobody's fault."""
 
 
 class Side(enum.Enum):
@@ -59,6 +74,15 @@ class Exactly(NamedTuple):
 
     side: Side
     size: int
+
+
+class Peek(NamedTuple):
+    """Look at the next byte and leave it: the result is it, or nothing where the side cannot be looked at.
+
+    That can be a pipe, or whoever speaks inside TLS.
+    """
+
+    side: Side
 
 
 class Send(NamedTuple):
@@ -89,8 +113,8 @@ class Note(NamedTuple):
     text: str
 
 
-Step = Line | Exactly | Send | Discard | Connect | Note
-Script = Generator[Step, Any, None]
+Step = Line | Exactly | Peek | Send | Discard | Connect | Note
+Script = Generator[Step, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +132,8 @@ class Ends:
 class Secured:
     """What came of the handshake. `redirected` clients failed verification and get another target.
 
-    `certificate` is the peer's in DER; `verified` says that one was shown and is good.
+    `certificate` is the peer's in DER; `verified` says that one was shown and is good. `carried` is what
+    the script before the handshake returned.
     """
 
     redirected: bool
@@ -118,13 +143,18 @@ class Secured:
     protocol: str | None
     certificate: bytes | None
     verified: bool
+    carried: Any = None
 
 
 class Protocol(NamedTuple):
-    """The two scripts of a protocol. Between them they connect once."""
+    """The two scripts of a protocol. Between them they connect once.
+
+    `unsecured` is what a client in clear is told where the handshake with its server fails; None is nothing.
+    """
 
     before: Callable[[Ends], Script]
     after: Callable[[Ends, Secured], Script]
+    unsecured: bytes | None = None
 
 
 def nothing_before(_: Ends) -> Script:
@@ -145,3 +175,20 @@ def connect_before(_: Ends) -> Script:
 def connect_after(_: Ends, __: Secured) -> Script:
     """The target is for those who came through the handshake."""
     yield Connect()
+
+
+def say(side: Side, words: bytes) -> Script:
+    """Send this."""
+    yield Send(side, words)
+
+
+def telling(script: Script, answer: bytes) -> Script:
+    """The script; where it fails, the client is told `answer`, or the error's own, before it ends."""
+    try:
+        return (yield from script)
+    except NegotiationError as error:
+        yield Send(Side.CLIENT, answer if error.answer is None else error.answer)
+        raise
+    except BackendError:
+        yield Send(Side.CLIENT, answer)
+        raise
