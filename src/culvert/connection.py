@@ -16,11 +16,13 @@ from cryptography import x509
 
 from culvert import sockopt
 from culvert.address import HostPort, show
+from culvert.arrival import arrive
 from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Peer, TlsPeer, converse
 from culvert.errors import BackendError, os_reason
 from culvert.log import Channel
 from culvert.negotiate.script import Ends, NegotiationError, Side
+from culvert.refusals import RefusedError
 from culvert.relay import End, Limits, Relay, Stream
 from culvert.resolve import InternetAddress, SocketAddress
 from culvert.securing import Securing
@@ -50,6 +52,7 @@ class Connection:
         "_accepted",
         "_address",
         "_endpoint",
+        "_ends",
         "_program",
         "_relay",
         "_securing",
@@ -69,6 +72,7 @@ class Connection:
         """
         self._accepted = accepted
         self._address = address
+        self._ends = Ends(None, None)
         self._streams: dict[Side, Stream] = {}
         if accepted is not None:
             self._streams[Side.CLIENT] = accepted
@@ -102,6 +106,9 @@ class Connection:
         except NegotiationError as error:
             end = End.NEGOTIATION_FAILED
             self.log.error(f"Negotiation failed for {self.peer}: {error}")
+        except RefusedError as error:
+            end = End.REFUSED
+            self._log_refusal(error)
         except BackendError as error:
             self.log.error(str(error))
         except OSError as error:
@@ -124,19 +131,20 @@ class Connection:
 
     async def _serve(self) -> End:
         if self._accepted is not None:
+            await self._arrive(self._accepted)
             name = self._shared.config.name
             self.log.notice(f"Service [{name}] accepted connection from {self.peer}")
         timeout = self._shared.config.timeout_busy
-        ends = self._ends()
-        await converse(self._shared.protocol.before(ends), self, timeout)
+        await converse(self._shared.protocol.before(self._ends), self, timeout)
         await self._secure()
-        await converse(self._shared.protocol.after(ends, self._securing.result()), self, timeout)
+        await converse(self._shared.protocol.after(self._ends, self._securing.result()), self, timeout)
         return await self._carry()
 
-    def _ends(self) -> Ends:
-        if self._accepted is None or self._address is None:
-            return Ends(None, None)
-        return Ends(self._address, self._accepted.getsockname())
+    async def _arrive(self, accepted: socket.socket) -> None:
+        """From here on the client is who the proxy in front of it says."""
+        self._ends = await arrive(self._shared, accepted, self._address, self.log)
+        self._address = self._ends.source
+        self.peer = _shown(self._shared, accepted, self._address)
 
     async def _secure(self) -> None:
         if self._shared.config.client:
@@ -144,7 +152,7 @@ class Connection:
             await self._securing.connect(self._tls, self.name(Side.SERVER), self._endpoint)
         else:
             self._tls = self._stream(Side.CLIENT)
-            await self._securing.accept(self._tls, self.peer)
+            await self._securing.accept(self._tls, self.peer, self._ends)
 
     # --- what scripts ask for ---
 
@@ -245,6 +253,11 @@ class Connection:
         """Say so at once: it may be long before the connection ends (of `Observer`)."""
         self.log.info("TLS closed without close_notify: what came may be truncated")
 
+    def _log_refusal(self, error: RefusedError) -> None:
+        name = self._shared.config.name
+        text = f"Service [{name}] refused connection from {self.peer}: {error}"
+        self._shared.refusals.refuse(error.key, text, self.log)
+
     async def _close(self, end: End) -> None:
         relay, counters = self._relay, self._shared.counters
         if self._program is not None:
@@ -257,6 +270,9 @@ class Connection:
             counters.sent_to_tls += relay.sent_to_tls
             counters.sent_to_plain += relay.sent_to_plain
         counters.ended[end.value] += 1
+        if end is End.REFUSED:  # there may be many, and they have their line
+            await self._close_streams(end)
+            return
         verb = "closed" if end in (End.CLOSED, End.UNANSWERED) else "reset"
         sent = (relay.sent_to_tls, relay.sent_to_plain) if relay is not None else (0, 0)
         self.log.notice(f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket")

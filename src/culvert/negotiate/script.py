@@ -108,7 +108,8 @@ class Ends:
 class Secured:
     """What came of the handshake. `redirected` clients failed verification and get another target.
 
-    `certificate` is the peer's in DER; `verified` says that one was shown and is good.
+    `certificate` is the peer's in DER; `verified` says that one was shown and is good. The algorithms are
+    those of the certificate that Culvert itself showed.
     """
 
     redirected: bool
@@ -118,6 +119,9 @@ class Secured:
     protocol: str | None
     certificate: bytes | None
     verified: bool
+    resumed: bool = False
+    key_algorithm: str | None = None
+    signature_algorithm: str | None = None
 
 
 class Protocol(NamedTuple):
