@@ -1,0 +1,1 @@
+"""Tests of the protocols around TLS: no socket, no loop."""
