@@ -1,4 +1,4 @@
-"""What comes before a client hears anything: the header of the proxy in front of it, and who may come."""
+"""Where a client comes from: its connection says so, or the header of the proxy in front of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import socket
 
 from culvert.conversation import ClearPeer
 from culvert.errors import os_reason
-from culvert.log import Channel
 from culvert.negotiate.proxy_header import HeaderReader, ProxyHeaderError
 from culvert.negotiate.script import Ends
 from culvert.readiness import Readiness
@@ -17,19 +16,16 @@ from culvert.resolve import InternetAddress
 from culvert.shared import Shared
 
 
-async def arrive(shared: Shared, accepted: Stream, address: InternetAddress | None, log: Channel) -> Ends:
-    """Between which addresses the client came, once it is held that it may.
+async def arrive(shared: Shared, accepted: Stream, address: InternetAddress | None) -> Ends:
+    """Between which addresses the client came: by its connection, or by what the proxy in front of it says.
 
     Exactly the header's bytes are taken from the stream. Raises RefusedError.
     """
+    shared.access.check_connecting(address)
     ends = Ends(None, None)
     if address is not None and isinstance(accepted, socket.socket):
         ends = Ends(address, accepted.getsockname())
-    shared.access.check_connecting(address)
-    if shared.config.proxy.accept:
-        ends = await _header(shared, accepted) or ends
-    await shared.access.admit(ends, log)
-    return ends
+    return (await _header(shared, accepted) or ends) if shared.config.proxy.accept else ends
 
 
 async def _header(shared: Shared, stream: Stream) -> Ends | None:

@@ -141,10 +141,11 @@ class Connection:
         return await self._carry()
 
     async def _arrive(self, accepted: socket.socket) -> None:
-        """From here on the client is who the proxy in front of it says."""
-        self._ends = await arrive(self._shared, accepted, self._address, self.log)
+        """Hold that the client may come in: the one whom the proxy in front of it names, if there is one."""
+        self._ends = await arrive(self._shared, accepted, self._address)
         self._address = self._ends.source
         self.peer = _shown(self._shared, accepted, self._address)
+        await self._shared.access.admit(self._ends, self.log)
 
     async def _secure(self) -> None:
         if self._shared.config.client:

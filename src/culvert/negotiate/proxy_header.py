@@ -65,15 +65,18 @@ def version_1(ends: Ends) -> bytes:
 
 
 def version_2(ends: Ends, tlvs: bytes = b"") -> bytes:
-    """The header of version 2; of an unspecified family for a client without an address."""
+    """The header of version 2; LOCAL for a client without an address, which leaves the receiver with ours.
+
+    HAProxy (2.6) sends the same then, and refuses the PROXY command of a family that is not the internet's.
+    """
     pair = _pair(ends)
     if pair is None:
-        family, body = 0, tlvs
+        command, family, body = _LOCAL, _UNSPECIFIED, tlvs
     else:
-        family = (_INET if pair.version == 4 else _INET6) << 4 | _STREAM
+        command, family = _PROXY, (_INET if pair.version == 4 else _INET6) << 4 | _STREAM
         packed = b"".join(address.packed for address in pair.addresses)
         body = packed + b"".join(port.to_bytes(2, "big") for port in pair.ports) + tlvs
-    return _START_2 + bytes((_VERSION_2 | _PROXY, family)) + len(body).to_bytes(2, "big") + body
+    return _START_2 + bytes((_VERSION_2 | command, family)) + len(body).to_bytes(2, "big") + body
 
 
 def tlv(kind: int, value: bytes) -> bytes:

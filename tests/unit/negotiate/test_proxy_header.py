@@ -63,7 +63,7 @@ def test_version_1(ends: Ends, line: bytes) -> None:
     [
         (CLIENT_4, binary(1, 0x11, ADDRESSES_4)),
         (CLIENT_6, binary(1, 0x21, ADDRESSES_6)),
-        (UNIX, binary(1, 0, b"")),
+        (UNIX, binary(0, 0, b"")),
     ],
 )
 def test_version_2(ends: Ends, header: bytes) -> None:
