@@ -12,7 +12,8 @@ from types import TracebackType
 from OpenSSL import SSL
 
 from .harness import PATIENCE, LogLines, require
-from .peers import PlainPeer, TlsPeer, read_all
+from .outcomes import WELCOME
+from .peers import PlainPeer, TlsPeer, TruncatedError, read_all
 
 CLIENT = "127.0.0.9"
 """From where the clients of these tests come: a proxy in front of Culvert has another address."""
@@ -148,6 +149,19 @@ def ask(sock: socket.socket, context: SSL.Context | None = None, name: str = "",
     answer = read_all(peer).decode()
     peer.close()
     return answer.splitlines()[-1]
+
+
+def greeted(sock: socket.socket, context: SSL.Context, name: str = "", first: bytes = b"") -> bool:
+    """Whether a client comes through to a backend that says WELCOME; `first` goes out in clear before."""
+    peer = TlsPeer(sock, context, server=False, name=name)
+    try:
+        sock.sendall(first)
+        peer.handshake()
+        return peer.recv() == WELCOME
+    except (OSError, TruncatedError):
+        return False
+    finally:
+        peer.close()
 
 
 def fields(header: bytes) -> dict[int, bytes]:
