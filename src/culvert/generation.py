@@ -229,6 +229,9 @@ class _Build:
             _report_lifetimes(services, contexts, main)
             for opened in filter(None, map(psk.openness, services)):
                 main.warning(opened)
+            for service in () if jailed else services:
+                if (warning := libwrap.lets_everybody_in(service, options.chroot)) is not None:
+                    main.warning(warning)
             prepared = self._prepare(zip(services, contexts, listeners, strict=True), main)
             main.notice("Configuration successful")
         except BaseException:

@@ -19,6 +19,7 @@ import ipaddress
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from culvert.config.model import Service
@@ -129,6 +130,21 @@ def _sockaddr(address: InternetAddress) -> Any:
 @functools.cache
 def _library() -> TcpWrappers:
     return TcpWrappers()
+
+
+def lets_everybody_in(service: Service, chroot: str | None) -> str | None:
+    """A warning about a jail without tables, in which nobody is turned away; None for another one.
+
+    To be called outside the jail.
+    """
+    if not service.access.libwrap or chroot is None:
+        return None
+    if any(Path(f"{chroot}{table}").exists() for table in TABLES):
+        return None
+    return (
+        f"Service [{service.name}]: libwrap lets everybody in, for it reads {' and '.join(TABLES)} "
+        f"inside of {chroot}, where there is neither"
+    )
 
 
 def load(service: Service) -> TcpWrappers | None:

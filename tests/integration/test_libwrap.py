@@ -105,6 +105,15 @@ def test_the_client_that_a_proxy_names_is_the_one_that_is_asked_for(wrapped: Wra
     assert wrapped.lets_in("proxied", first=NAMED)
 
 
+def test_a_jail_without_tables_is_warned_about(tmp_path: Path, certificates: Certificates) -> None:
+    jail = tmp_path / "jail"
+    jail.mkdir()
+    cert = certificates.server.bundle
+    text = f"[s]\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:9\nlibwrap = yes\ncert = {cert}\n"
+    with Culvert(tmp_path, text, options=f"chroot = {jail}\n") as daemon:
+        daemon.await_log(r"LOG4\[main\]: Service \[s\]: libwrap lets everybody in")
+
+
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_without_the_library_the_package_is_named(
     tmp_path: Path, certificates: Certificates, command: str

@@ -16,7 +16,7 @@ from .harness import Culvert, eventually
 from .outcomes import ELSEWHERE, WELCOME, Sayer
 from .peers import TlsPeer, client_context
 from .pki import Pki
-from .proxies import CLIENT, HAProxy, Listening, Nginx, ask, come, fields, services, shown, temporaries
+from .proxies import HAProxy, Listening, Nginx, ask, come, fields, services, shown, temporaries
 
 Start = Callable[..., Culvert]
 
@@ -188,39 +188,21 @@ def test_a_service_that_is_chosen_by_name_has_its_own_header(world: World) -> No
     assert visit(world, "plain", world.context, "b.example")[0x02] == b"b.example"
 
 
-def redirecting(pki: Pki, welcome: Sayer, elsewhere: Sayer, more: str) -> str:
-    """A server service that redirects."""
+def test_version_2_tells_the_target_of_a_redirect_that_the_client_fails(culvert: Start, pki: Pki) -> None:
     leaf = pki.kinds["good"]
-    return (
-        f"[s]\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{welcome.port}\n"
-        f"redirect = 127.0.0.1:{elsewhere.port}\ncert = {leaf.cert}\nkey = {leaf.key}\n"
-        f"CAfile = {pki.files['root']}\nverifyChain = yes\n{more}\n"
-    )
-
-
-@pytest.mark.parametrize("header", ["protocol = proxy", "proxyProtocol = v2"])
-def test_both_backends_of_a_redirect_are_told_the_client(
-    culvert: Start, pki: Pki, version: str, header: str
-) -> None:
     with Sayer(WELCOME) as welcome, Sayer(ELSEWHERE) as elsewhere:
-        daemon = culvert(redirecting(pki, welcome, elsewhere, header))
-        for kind, backend in (("good", welcome), ("stranger", elsewhere), ("none", elsewhere)):
-            backend.heard.clear()
-            peer = TlsPeer(
-                come(daemon.port("s")), client_context(version, leaf=pki.kinds.get(kind)), server=False
-            )
-            address = shown(peer.sock)
-            peer.handshake()
-            assert peer.recv() == backend.text
-            heard = eventually(backend.everything, "the PROXY header")
-            peer.close()
-            if header == "protocol = proxy":
-                assert heard.startswith(
-                    f"PROXY TCP4 {CLIENT} 127.0.0.1 {address.partition(':')[2]} ".encode()
-                )
-                assert heard.endswith(b"\r\n")
-            else:
-                assert fields(heard)[0x20][1:5] == (bytes(4) if kind == "good" else b"\x00\x00\x00\x01")
+        daemon = culvert(
+            f"[s]\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{welcome.port}\nproxyProtocol = v2\n"
+            f"redirect = 127.0.0.1:{elsewhere.port}\ncert = {leaf.cert}\nkey = {leaf.key}\n"
+            f"CAfile = {pki.files['root']}\nverifyChain = yes\n"
+        )
+        context = client_context(leaf=pki.kinds["stranger"])
+        peer = TlsPeer(come(daemon.port("s")), context, server=False)
+        peer.handshake()
+        assert peer.recv() == ELSEWHERE
+        header = eventually(elsewhere.everything, "the PROXY header")
+        peer.close()
+        assert fields(header)[0x20][:5] == b"\x07\x00\x00\x00\x01"
 
 
 def test_the_first_byte_of_the_client_follows_the_header(world: World) -> None:

@@ -41,5 +41,5 @@ def _proxies(text: str) -> Sources:
     return Sources(tuple(network(word.strip(" \t")) for word in text.split(",")))
 
 
-NETWORKS = Form("ADDRESS[/LENGTH] or unix, several with commas between", _networks, spaces=True)
-PROXIES = Form("ADDRESS[/LENGTH], several with commas between", _proxies, spaces=True)
+NETWORKS = Form("ADDRESS[/LENGTH] or unix, several with commas between", _networks)
+PROXIES = Form("ADDRESS[/LENGTH], several with commas between", _proxies)
