@@ -187,17 +187,23 @@ class RunningService:
             accepted.setblocking(False)
             sockopt.apply(accepted, self._settings)
         except RefusedError as error:
-            name = self.config.name
-            self._shared.refusals.refuse(
-                error.key, f"Service [{name}] refused connection from {show(address)}: {error}"
-            )
-            accepted.close()
+            self._turn_away(accepted, address, error)
             return
         except OSError as error:
             self._log.error(f"Connection from {show(address)}: {os_reason(error)} ({error.errno})")
             accepted.close()
             return
         self._launch(Connection(self._shared, accepted, client, self._ident()))
+
+    def _turn_away(
+        self, accepted: socket.socket, address: InternetAddress | str, error: RefusedError
+    ) -> None:
+        """End a connection at once, by an RST: in a flood of them a FIN would leave us their TIME-WAIT."""
+        text = f"Service [{self.config.name}] refused connection from {show(address)}: {error}"
+        self._shared.refusals.refuse(error.key, text)
+        with contextlib.suppress(OSError):
+            sockopt.reset_on_close(accepted)
+        accepted.close()
 
     def _launch(self, connection: Connection) -> asyncio.Task[None]:
         task = self._loop.create_task(self._guard(connection))

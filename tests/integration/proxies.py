@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -123,9 +125,16 @@ def temporaries(folder: Path) -> str:
 
 
 def come(port: int, host: str = "127.0.0.1", source: str = CLIENT) -> socket.socket:
-    """A TCP client at the address of this module's clients."""
-    sock = socket.create_connection((host, port), PATIENCE, (source, 0))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    """A TCP client at the address of these clients; it may have been refused, and reset, by now."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.settimeout(PATIENCE)
+    sock.bind((source, 0))
+    error = sock.connect_ex((host, port))
+    if error not in (0, errno.ECONNRESET):
+        sock.close()
+        raise OSError(error, os.strerror(error))
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 

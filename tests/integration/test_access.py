@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -99,11 +100,9 @@ def test_a_refusal_is_one_line_and_no_handshake(culvert: Start, certificates: Ce
     )
     mark = daemon.log.mark()
     sock = come(daemon.port("s"))
-    port = sock.getsockname()[1]
-    assert sock.recv(1) == b""
+    with contextlib.suppress(OSError):
+        assert sock.recv(1) == b""
     sock.close()
-    daemon.await_log(
-        rf"LOG4\[\S+\]: Service \[s\] refused connection from {CLIENT}:{port}: denyFrom names its address$",
-        since=mark,
-    )
+    line = rf"LOG4\[\S+\]: Service \[s\] refused connection from {CLIENT}:\d+: denyFrom names its address$"
+    daemon.await_log(line, since=mark)
     assert len(daemon.log.lines) == mark + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -197,13 +198,10 @@ def refused(world: World, service: str, first: bytes, source: str = "127.0.0.1")
     """Why a client was refused, who sees no more than an end."""
     mark = world.daemon.log.mark()
     sock = come(world.daemon.port(service), source=source)
-    sock.sendall(first)
-    try:
+    with contextlib.suppress(OSError):
+        sock.sendall(first)
         assert sock.recv(1) == b""
-    except ConnectionResetError:
-        pass
-    finally:
-        sock.close()
+    sock.close()
     return world.daemon.await_log(rf"Service \[{service}\] refused connection from (\S+): (.*)", since=mark)
 
 

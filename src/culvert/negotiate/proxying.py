@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
+from typing import Any
 
 from culvert.errors import BackendError
 from culvert.negotiate.proxy_header import version_1, version_2
 from culvert.negotiate.proxy_tls import tls_tlvs
-from culvert.negotiate.script import Connect, Ends, Protocol, Script, Secured, Send, Side
+from culvert.negotiate.script import (
+    Connect,
+    Ends,
+    NegotiationError,
+    Protocol,
+    Script,
+    Secured,
+    Send,
+    Side,
+    Step,
+)
 
 
 def announcing(protocol: Protocol, version: int, *, server: bool) -> Protocol:
@@ -25,7 +36,7 @@ def announcing(protocol: Protocol, version: int, *, server: bool) -> Protocol:
         known = secured if server else None
         return _with_header(protocol.after(ends, secured), partial(_header, version, ends, known))
 
-    return Protocol(before, after)
+    return protocol._replace(before=before, after=after)
 
 
 def _header(version: int, ends: Ends, secured: Secured | None) -> bytes:
@@ -34,20 +45,20 @@ def _header(version: int, ends: Ends, secured: Secured | None) -> bytes:
     return version_2(ends, tls_tlvs(secured) if secured is not None else b"")
 
 
-def _with_header(script: Script, header: Callable[[], bytes]) -> Script:
-    """The script's own steps, and the header behind each `Connect`."""
+def _with_header(script: Script, header: Callable[[], bytes]) -> Generator[Step, Any, Any]:
+    """The script's own steps, and the header behind each `Connect`; what fails is the script's to know."""
     try:
         step = next(script)
         while True:
             try:
                 result = yield step
-            except BackendError as error:
+                if isinstance(step, Connect):
+                    yield Send(Side.SERVER, header())
+            except (BackendError, NegotiationError) as error:
                 step = script.throw(error)
-                continue
-            if isinstance(step, Connect):
-                yield Send(Side.SERVER, header())
-            step = script.send(result)
-    except StopIteration:
-        return
+            else:
+                step = script.send(result)
+    except StopIteration as end:
+        return end.value
     finally:
         script.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -20,6 +21,7 @@ from culvert.negotiate.script import (
     Connect,
     Ends,
     Line,
+    NegotiationError,
     Protocol,
     Script,
     Secured,
@@ -98,19 +100,38 @@ def test_before_the_handshake_nothing_is_known_of_it() -> None:
     assert steps(script) == [Connect(), Send(Side.SERVER, version_2(CLIENT_4))]
 
 
-def test_a_failed_connect_is_the_scripts_own_matter() -> None:
+@pytest.mark.parametrize("failed", [0, 1, 2])
+@pytest.mark.parametrize("error", [BackendError("gone"), NegotiationError("gone")])
+def test_what_fails_is_the_scripts_own_matter(failed: int, error: Exception) -> None:
+    """A connect, the sending of the header, or what the script does next."""
+
     def apologizing(_: Ends) -> Script:
         try:
             yield Connect()
-        except BackendError:
+            yield Line(Side.SERVER)
+        except (BackendError, NegotiationError):
             yield Send(Side.CLIENT, b"421\r\n")
             raise
 
     script = announcing(Protocol(apologizing, nothing_after), 1, server=True).before(CLIENT_4)
-    assert next(script) == Connect()
-    assert script.throw(BackendError("gone")) == Send(Side.CLIENT, b"421\r\n")
-    with pytest.raises(BackendError):
+    for _ in range(failed + 1):
         next(script)
+    assert script.throw(error) == Send(Side.CLIENT, b"421\r\n")
+    with pytest.raises(type(error)):
+        next(script)
+
+
+def test_what_a_script_returns_is_returned() -> None:
+    def answering(_: Ends) -> Generator[Step, Any, Any]:
+        yield Connect()
+        return "an answer"
+
+    script = announcing(Protocol(answering, nothing_after), 1, server=True).before(CLIENT_4)
+    next(script)
+    next(script)
+    with pytest.raises(StopIteration) as end:
+        next(script)
+    assert end.value.value == "an answer"
 
 
 def ssl_field(secured: Secured) -> tuple[int, int, dict[int, bytes]]:
