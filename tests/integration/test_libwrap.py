@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator
 from ctypes.util import find_library
@@ -11,9 +12,9 @@ import pytest
 
 from .certificates import Certificates
 from .daemon import needs_root, run
-from .harness import Culvert, require
+from .harness import PATIENCE, Culvert, require
 from .outcomes import WELCOME, Sayer
-from .peers import client_context
+from .peers import background, client_context
 from .proxies import CLIENT, come, greeted, services
 
 pytestmark = needs_root
@@ -103,6 +104,33 @@ def test_the_client_that_a_proxy_names_is_the_one_that_is_asked_for(wrapped: Wra
     assert not wrapped.lets_in("proxied", first=NAMED)
     wrapped.write("proxied: 192.0.2.\n", "ALL: ALL\n")
     assert wrapped.lets_in("proxied", first=NAMED)
+
+
+def test_a_name_server_that_is_silent_holds_up_nobody_else(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    """A rule on names has libwrap ask for the client's, which the event loop does not wait for."""
+    etc, leaf = tmp_path / "jail/etc", certificates.server
+    etc.mkdir(parents=True)
+    (etc / "hosts.deny").write_text("slow: .example\n")
+    (etc / "nsswitch.conf").write_text("hosts: dns\n")
+    (etc / "resolv.conf").write_text("nameserver 127.0.7.53\noptions timeout:3 attempts:1\n")
+    context = client_context(trust=certificates.ca.cert)
+    with Sayer(WELCOME) as backend, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.7.53", 53))
+        options = f"connect = 127.0.0.1:{backend.port}\n"
+        text = services(
+            {"slow": f"{options}libwrap = yes\nTIMEOUTbusy = 1", "quick": options},
+            f"cert = {leaf.cert}\nkey = {leaf.key}\n",
+        )
+        with Culvert(tmp_path, text, options=f"chroot = {tmp_path}/jail\n") as daemon:
+            asking = background(lambda: greeted(come(daemon.port("slow")), context))
+            silent.settimeout(PATIENCE)
+            silent.recv(512)
+            assert greeted(come(daemon.port("quick")), context)
+            assert not asking.done()
+            assert not asking.result(PATIENCE)
+            daemon.await_log(r"refused connection .*: libwrap had no answer: TIMEOUTbusy \(1 s\) exceeded")
 
 
 def test_a_jail_without_tables_is_warned_about(tmp_path: Path, certificates: Certificates) -> None:

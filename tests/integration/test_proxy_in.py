@@ -41,7 +41,13 @@ MALFORMED = (
 )
 """What a proxy sends in place of a header, and what is said of it."""
 
-KINDS = ("send-proxy", "send-proxy-v2", "send-proxy-v2-ssl")
+KINDS = {
+    "v1": "send-proxy",
+    "v2": "send-proxy-v2",
+    "v2-ssl": "send-proxy-v2-ssl",
+    "v2-more": "send-proxy-v2 proxy-v2-options crc32c,ssl,ssl-cipher,cert-key,cert-sig,cert-cn,authority",
+}
+"""Options of HAProxy's for its server."""
 
 REMOTE = "exec = /bin/sh\nexecArgs = sh -c echo${IFS}$REMOTE_HOST:$REMOTE_PORT"
 
@@ -91,7 +97,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) 
             f"[target]\naccept = 127.0.0.1:0\n{REMOTE}\n{credentials}"
         )
         daemon = stack.enter_context(Culvert(folder, text))
-        ports = stack.enter_context(Listening(KINDS))
+        ports = stack.enter_context(Listening(tuple(KINDS)))
         stack.enter_context(HAProxy(folder, _haproxy(daemon, ports, certificates), ports))
         yield World(daemon, client_context(trust=certificates.ca.cert), backend, ports)
 
@@ -99,14 +105,14 @@ def world(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) 
 def _haproxy(daemon: Culvert, ports: Listening, certificates: Certificates) -> str:
     """Proxies that pass TLS on as it comes, but for the one that tells of its own."""
     text = ""
-    for kind in KINDS:
+    for kind, options in KINDS.items():
         ends, to = "", ""
-        if kind.endswith("ssl"):
+        if "ssl" in options:
             ends = f" ssl crt {certificates.server.bundle}"
             to = f" ssl verify required ca-file {certificates.ca.cert}"
         text += (
             f"listen {kind}\n mode tcp\n bind fd@{ports.fd(kind)}{ends}\n"
-            f" server s 127.0.0.1:{daemon.port('remote')} {kind}{to}\n"
+            f" server s 127.0.0.1:{daemon.port('remote')} {options}{to}\n"
         )
     return text
 
