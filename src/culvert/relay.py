@@ -76,9 +76,9 @@ class End(enum.Enum):
     UNANSWERED = "the other side did not close in time"
     IDLE = "idle"
     RESET = "reset"
+    REFUSED = "refused"
     TLS_FAILED = "TLS failed"
     NEGOTIATION_FAILED = "negotiation failed"
-    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,26 +102,6 @@ def test_a_session_of_one_worker_is_judged_the_same_on_another(
         eventually(lambda: len(daemon.log.find(reused)) >= 7, "the good client's sessions")
 
 
-def test_proxy_protocol_tells_both_backends_the_client(culvert: Start, pki: Pki, version: str) -> None:
-    with Sayer(WELCOME) as welcome, Sayer(ELSEWHERE) as elsewhere:
-        daemon = culvert(section(pki, "s", welcome, elsewhere, "protocol = proxy\n"))
-        for kind, backend in (("good", welcome), ("stranger", elsewhere), ("none", elsewhere)):
-            backend.heard.clear()
-            visit = s_client(daemon.port("s"), *shown(pki.kinds.get(kind)), version=version)
-            assert visit.received.encode() == backend.text
-            heard = eventually(backend.everything, "the PROXY line")
-            assert heard.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ")
-            assert heard.endswith(b"\r\n")
-
-
-@pytest.mark.parametrize("protocol", ["smtp", "pop3", "imap"])
-def test_protocols_that_greet_in_clear_are_refused(pki: Pki, tmp_path: Path, protocol: str) -> None:
-    """The backend has greeted before the client's certificate is known."""
-    with Sayer(WELCOME) as welcome, Sayer(ELSEWHERE) as elsewhere:
-        text = section(pki, "s", welcome, elsewhere, f"protocol = {protocol}\n")
-        refuse(tmp_path, text, rf"(?i)culvert\.conf:\d+: .*(redirect.*{protocol}|{protocol}.*redirect)")
-
-
 def test_redirect_in_client_mode_is_refused(tmp_path: Path) -> None:
     text = "[c]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:9\nredirect = 127.0.0.1:9\n"
     refuse(tmp_path, text, r"culvert\.conf:\d+: .*redirect")
@@ -135,3 +115,15 @@ def test_redirect_without_verification_is_refused_or_warned_about(pki: Pki, tmp_
         f"cert = {leaf.cert}\nkey = {leaf.key}\n"
     )
     assert any(re.search("(?i)redirect.*verif|verif.*redirect", line) for line in remarks(tmp_path, text))
+
+
+def test_proxy_protocol_tells_both_backends_the_client(culvert: Start, pki: Pki, version: str) -> None:
+    with Sayer(WELCOME) as welcome, Sayer(ELSEWHERE) as elsewhere:
+        daemon = culvert(section(pki, "s", welcome, elsewhere, "protocol = proxy\n"))
+        for kind, backend in (("good", welcome), ("stranger", elsewhere), ("none", elsewhere)):
+            backend.heard.clear()
+            visit = s_client(daemon.port("s"), *shown(pki.kinds.get(kind)), version=version)
+            assert visit.received.encode() == backend.text
+            heard = eventually(backend.everything, "the PROXY line")
+            assert heard.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ")
+            assert heard.endswith(b"\r\n")

@@ -1,1 +1,1 @@
-"""Tests of the protocols around TLS: no socket, no loop."""
+"""Tests of the protocols around a handshake, without a network."""
