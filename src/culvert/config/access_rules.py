@@ -153,19 +153,28 @@ def check_announcing(draft: Draft, findings: Findings) -> None:
         )
 
 
-def check_inherited_programs(drafts: Sequence[Draft], findings: Findings) -> None:
-    """Report services that would send a header to the program of the service they take clients from."""
+def check_inherited_targets(drafts: Sequence[Draft], findings: Findings) -> None:
+    """Report headers to the target of the service that clients are taken from, where there can be none."""
     by_name = {draft.name: draft for draft in drafts}
     for draft in drafts:
-        if draft.value("client") or any(draft.mentions(end) for end in ("accept", "connect", "exec")):
+        if draft.value("client") or draft.mentions("accept") or proxy_headers(draft).send is None:
             continue
         lines = draft.entries("sni")
         primary = by_name.get(server_name(lines[0].value).primary) if lines else None
-        if primary is None or not primary.mentions("exec") or proxy_headers(draft).send is None:
+        if primary is None:
             continue
         option = "protocol" if draft.value("protocol") == PROXY else "proxyProtocol"
-        findings.error(
-            f'"{option}" cannot go with the "exec" of service [{primary.name}]: {_PROGRAM}',
-            draft.where(option),
-            draft.name,
-        )
+        of_its_own = draft.mentions("connect") or draft.mentions("exec")
+        if primary.mentions("exec") and not of_its_own:
+            findings.error(
+                f'"{option}" cannot go with the "exec" of service [{primary.name}]: {_PROGRAM}',
+                draft.where(option),
+                draft.name,
+            )
+        elif primary.value("protocol") in CONNECTING_FIRST and draft.has_own("proxyProtocol"):
+            findings.error(
+                f'"proxyProtocol" belongs to service [{primary.name}], whose "protocol = '
+                f'{primary.value("protocol")}" connects to the target before the client names a server',
+                draft.where("proxyProtocol"),
+                draft.name,
+            )

@@ -67,12 +67,14 @@ def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
         if not service.server_names or service.connect or service.exec is not None:
             return service
         primary = by_name[service.server_names[0].primary]
+        header = service.proxy.send or primary.proxy.send  # which the target expects, or not
         return dataclasses.replace(
             service,
             connect=primary.connect,
             exec=primary.exec,
             exec_args=primary.exec_args,
             pty=primary.pty,
+            proxy=dataclasses.replace(service.proxy, send=header),
         )
 
     return tuple(complete(service) for service in services)

@@ -95,6 +95,20 @@ def test_a_program_of_another_service_gets_no_header_either() -> None:
     assert '"proxyProtocol" cannot go with the "exec" of service [a]' in found
 
 
+def test_a_header_before_the_server_name_is_that_of_the_service_that_accepts() -> None:
+    text = f"[a]\n{SERVER}protocol = imap\n[b]\nsni = a:b.example.com\ncert = y\nproxyProtocol = v1\n"
+    (found,) = errors(text)
+    assert found.startswith('9: "proxyProtocol" belongs to service [a]')
+
+
+@pytest.mark.parametrize(("own", "expected"), [("", 2), ("proxyProtocol = v1", 1), ("connect = 3", None)])
+def test_the_target_of_another_service_gets_the_header_that_it_expects(
+    own: str, expected: int | None
+) -> None:
+    text = f"[a]\n{SERVER}proxyProtocol = v2\n[b]\nsni = a:b.example.com\ncert = y\n{own}\n"
+    assert [one.proxy.send for one in config.loads(text, "x").services] == [2, expected]
+
+
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
