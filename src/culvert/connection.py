@@ -16,11 +16,13 @@ from cryptography import x509
 
 from culvert import sockopt
 from culvert.address import HostPort, show
+from culvert.arrival import arrive
 from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
 from culvert.errors import BackendError, os_reason
 from culvert.log import Channel
 from culvert.negotiate.script import Ends, LeftError, NegotiationError, Side, say
+from culvert.refusals import RefusedError
 from culvert.relay import End, Limits, Relay, Stream
 from culvert.resolve import InternetAddress, SocketAddress
 from culvert.securing import Securing
@@ -51,6 +53,7 @@ class Connection:
         "_address",
         "_addressed",
         "_endpoint",
+        "_ends",
         "_program",
         "_relay",
         "_securing",
@@ -70,6 +73,7 @@ class Connection:
         """
         self._accepted = accepted
         self._address = address
+        self._ends = Ends(None, None)
         self._streams: dict[Side, Stream] = {}
         self._addressed: set[Side] = set()
         if accepted is not None:
@@ -108,6 +112,9 @@ class Connection:
             end = End.NEGOTIATION_FAILED
             server = f" (server {self._target})" if Side.SERVER in self._streams else ""
             self.log.error(f"Negotiation failed for {self.peer}{server}: {error}")
+        except RefusedError as error:
+            end = End.REFUSED
+            self._log_refusal(error)
         except BackendError as error:
             if Side.CLIENT in self._addressed:
                 end = End.NEGOTIATION_FAILED  # it was told, and is not reset
@@ -132,11 +139,11 @@ class Connection:
 
     async def _serve(self) -> End:
         if self._accepted is not None:
+            await self._arrive(self._accepted)
             name = self._shared.config.name
             self.log.notice(f"Service [{name}] accepted connection from {self.peer}")
         conversation = Conversation(self, self._shared.config.timeout_busy)
-        ends = self._ends()
-        carried = await conversation.follow(self._shared.protocol.before(ends))
+        carried = await conversation.follow(self._shared.protocol.before(self._ends))
         try:
             await self._secure()
         except TlsError:
@@ -145,13 +152,15 @@ class Connection:
                     await conversation.follow(say(Side.CLIENT, words))
             raise
         secured = self._securing.result(carried)
-        await conversation.follow(self._shared.protocol.after(ends, secured))
+        await conversation.follow(self._shared.protocol.after(self._ends, secured))
         return await self._carry()
 
-    def _ends(self) -> Ends:
-        if self._accepted is None or self._address is None:
-            return Ends(None, None)
-        return Ends(self._address, self._accepted.getsockname())
+    async def _arrive(self, accepted: socket.socket) -> None:
+        """Hold that the client may come in: the one whom the proxy in front of it names, if there is one."""
+        self._ends = await arrive(self._shared, accepted, self._address)
+        self._address = self._ends.source
+        self.peer = _shown(self._shared, accepted, self._address)
+        await self._shared.access.admit(self._ends, self.log)
 
     async def _secure(self) -> None:
         if self._shared.config.client:
@@ -159,7 +168,7 @@ class Connection:
             await self._securing.connect(self._tls, self.name(Side.SERVER), self._endpoint)
         else:
             self._tls = self._stream(Side.CLIENT)
-            await self._securing.accept(self._tls, self.peer)
+            await self._securing.accept(self._tls, self.peer, self._ends)
 
     # --- what scripts ask for ---
 
@@ -261,6 +270,11 @@ class Connection:
         """Say so at once: it may be long before the connection ends (of `Observer`)."""
         self.log.info("TLS closed without close_notify: what came may be truncated")
 
+    def _log_refusal(self, error: RefusedError) -> None:
+        name = self._shared.config.name
+        text = f"Service [{name}] refused connection from {self.peer}: {error}"
+        self._shared.refusals.refuse(error.key, text, self.log)
+
     async def _close(self, end: End) -> None:
         relay, counters = self._relay, self._shared.counters
         if self._program is not None:
@@ -273,6 +287,9 @@ class Connection:
             counters.sent_to_tls += relay.sent_to_tls
             counters.sent_to_plain += relay.sent_to_plain
         counters.ended[end.value] += 1
+        if end is End.REFUSED:  # there may be many, and they have their line
+            await self._close_streams(end)
+            return
         verb = "closed" if end in (End.CLOSED, End.LEFT, End.UNANSWERED) else "reset"
         sent = (relay.sent_to_tls, relay.sent_to_plain) if relay is not None else (0, 0)
         self.log.notice(f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket")
@@ -290,7 +307,7 @@ class Connection:
                 self.log.info("TIMEOUTclose exceeded: closing")
 
     async def _close_streams(self, end: End) -> None:
-        reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED)
+        reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED, End.REFUSED)
         last = self._told(end)
         for stream in self._streams.values():
             if stream in last:

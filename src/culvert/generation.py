@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from culvert import config, connect, privileges, worker
+from culvert import config, connect, libwrap, privileges, worker
 from culvert.address import Address, UnixPath, show
 from culvert.config.model import Configuration, GlobalOptions, Service
 from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError, os_reason
@@ -229,6 +229,9 @@ class _Build:
             _report_lifetimes(services, contexts, main)
             for opened in filter(None, map(psk.openness, services)):
                 main.warning(opened)
+            for service in () if jailed else services:
+                if (warning := libwrap.lets_everybody_in(service, options.chroot)) is not None:
+                    main.warning(warning)
             prepared = self._prepare(zip(services, contexts, listeners, strict=True), main)
             main.notice("Configuration successful")
         except BaseException:
@@ -287,6 +290,7 @@ class _Build:
                 connect.prepare(service, (service.redirect,), main) if service.redirect is not None else None,
                 listener,
                 self._turn(service),
+                libwrap.load(service),
             )
             for service, context, listener in parts
         )

@@ -79,6 +79,7 @@ class End(enum.Enum):
     UNANSWERED = "the other side did not close in time"
     IDLE = "idle"
     RESET = "reset"
+    REFUSED = "refused"
     TLS_FAILED = "TLS failed"
     NEGOTIATION_FAILED = "negotiation failed"
     LEFT = "left before TLS"

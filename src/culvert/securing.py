@@ -8,7 +8,7 @@ from culvert.connect import Endpoint
 from culvert.errors import os_reason
 from culvert.handshake import Handshake, read_hello
 from culvert.log import Channel, Level
-from culvert.negotiate.script import Secured
+from culvert.negotiate.script import Ends, Secured
 from culvert.relay import Stream
 from culvert.revocation import RevocationError
 from culvert.shared import Shared
@@ -61,10 +61,10 @@ class Securing:
         self._role = _ACCEPT
         self._peer = ""
 
-    async def accept(self, stream: Stream, peer: str) -> None:
-        """Shake hands with a client. Raises TlsError."""
+    async def accept(self, stream: Stream, peer: str, ends: Ends) -> None:
+        """Shake hands with a client. Raises TlsError, or RefusedError before that."""
         self._role, self._peer = _ACCEPT, peer
-        hello = await self._choose_service(stream) if self.shared.hosts else None
+        hello = await self._choose_service(stream, ends) if self.shared.hosts else None
         engine = self._new_engine()
         if hello is not None:
             engine.feed_bytes(hello.data)
@@ -92,11 +92,14 @@ class Securing:
             redirected=self.redirected,
             version=engine.version,
             cipher=engine.cipher[0],
-            server_name=self._server_name,
+            server_name=self._server_name or engine.server_name,
             protocol=engine.protocol,
             certificate=certificate,
             verified=certificate is not None and verified and not self.redirected,
             carried=carried,
+            resumed=engine.resumed,
+            key_algorithm=self.shared.context.key_algorithm,
+            signature_algorithm=self.shared.context.signature_algorithm,
         )
 
     @property
@@ -111,7 +114,7 @@ class Securing:
         if self.endpoint is not None and self.engine is not None and shared.config.resumes:
             self._sessions.remember(self.endpoint.sockaddr, self.engine, shared.readiness.loop.time())
 
-    async def _choose_service(self, stream: Stream) -> ClientHello:
+    async def _choose_service(self, stream: Stream, ends: Ends) -> ClientHello:
         """Go on as the service that the client asks for by its server name, where there is one for it."""
         shared = self.shared
         try:
@@ -124,6 +127,7 @@ class Securing:
             self.shared = chosen
             self.log = chosen.log.named(self.ident)
             self.log.info(f"SNI: {name} is for service [{chosen.config.name}]")
+            await chosen.access.admit(ends, self.log)
         elif name is not None:
             self.log.info(f"SNI: no service is for {name}")
         return hello

@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from culvert import sockopt
+from culvert.access import AccessControl
 from culvert.address import show
 from culvert.config import model
 from culvert.connect import Connector, Targets
 from culvert.connection import Connection
 from culvert.errors import os_reason
+from culvert.libwrap import TcpWrappers
 from culvert.listen import BACKLOG, Listener
 from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.negotiate import protocol_of
 from culvert.readiness import Readiness
+from culvert.refusals import Refusals, RefusedError
 from culvert.resolve import InternetAddress
 from culvert.responder import ResponderClient
 from culvert.revocation import Revocation
@@ -55,6 +58,7 @@ class Prepared:
     listener: Listener | None
     turn: Turn | None
     """For a service that runs its program by itself: the right to do so."""
+    wrappers: TcpWrappers | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class RunningService:
             surroundings.readiness,
             log,
             self.counters,
+            AccessControl(config, prepared.wrappers),
+            Refusals(log, self.counters, self._loop.time),
             [],
         )
         self._stapling = StapleRenewal(config, context, responders, log)
@@ -177,13 +183,27 @@ class RunningService:
         client = address if isinstance(address, tuple) else None
         self.counters.accepted += 1
         try:
+            self._shared.access.check_connecting(client)
             accepted.setblocking(False)
             sockopt.apply(accepted, self._settings)
+        except RefusedError as error:
+            self._turn_away(accepted, address, error)
+            return
         except OSError as error:
             self._log.error(f"Connection from {show(address)}: {os_reason(error)} ({error.errno})")
             accepted.close()
             return
         self._launch(Connection(self._shared, accepted, client, self._ident()))
+
+    def _turn_away(
+        self, accepted: socket.socket, address: InternetAddress | str, error: RefusedError
+    ) -> None:
+        """End a connection at once, by an RST: in a flood of them a FIN would leave us their TIME-WAIT."""
+        text = f"Service [{self.config.name}] refused connection from {show(address)}: {error}"
+        self._shared.refusals.refuse(error.key, text)
+        with contextlib.suppress(OSError):
+            sockopt.reset_on_close(accepted)
+        accepted.close()
 
     def _launch(self, connection: Connection) -> asyncio.Task[None]:
         task = self._loop.create_task(self._guard(connection))

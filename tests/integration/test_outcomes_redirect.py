@@ -123,3 +123,15 @@ def test_redirect_without_verification_is_refused_or_warned_about(pki: Pki, tmp_
         f"cert = {leaf.cert}\nkey = {leaf.key}\n"
     )
     assert any(re.search("(?i)redirect.*verif|verif.*redirect", line) for line in remarks(tmp_path, text))
+
+
+def test_proxy_protocol_tells_both_backends_the_client(culvert: Start, pki: Pki, version: str) -> None:
+    with Sayer(WELCOME) as welcome, Sayer(ELSEWHERE) as elsewhere:
+        daemon = culvert(section(pki, "s", welcome, elsewhere, "protocol = proxy\n"))
+        for kind, backend in (("good", welcome), ("stranger", elsewhere), ("none", elsewhere)):
+            backend.heard.clear()
+            visit = s_client(daemon.port("s"), *shown(pki.kinds.get(kind)), version=version)
+            assert visit.received.encode() == backend.text
+            heard = eventually(backend.everything, "the PROXY line")
+            assert heard.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ")
+            assert heard.endswith(b"\r\n")

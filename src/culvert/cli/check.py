@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.text import Text
 
-from culvert import config
+from culvert import config, libwrap
 from culvert.cli.faults import printable
 from culvert.config.model import Configuration, Service
 from culvert.errors import ConfigurationError, Diagnostic, Location, Severity
@@ -90,6 +90,7 @@ def _prove(service: Service) -> tuple[Diagnostic, ...]:
         raise OSError("a check does not ask for pass phrases")
 
     try:
+        libwrap.load(service)
         TlsContext(service, PassPhrases(do_not_ask))
     except ConfigurationError as error:
         # A locked key is no error here: a start will ask for its pass phrase.

@@ -3,6 +3,7 @@
 from culvert.config.lexer import MAX_BYTES
 from culvert.config.loader import load, loads
 from culvert.config.model import (
+    AccessRules,
     AllowKind,
     AllowRule,
     Configuration,
@@ -12,8 +13,10 @@ from culvert.config.model import (
     GlobalOptions,
     LogId,
     LogMode,
+    ProxyHeaders,
     Service,
     SocketOption,
+    Sources,
     TlsVersion,
     VerifyPolicy,
 )
@@ -26,6 +29,7 @@ __all__ = [
     "OPTIONS",
     "SOCKET_OPTIONS",
     "TLS_OPTIONS",
+    "AccessRules",
     "AllowKind",
     "AllowRule",
     "Availability",
@@ -37,9 +41,11 @@ __all__ = [
     "LogId",
     "LogMode",
     "Option",
+    "ProxyHeaders",
     "Scope",
     "Service",
     "SocketOption",
+    "Sources",
     "TlsVersion",
     "VerifyPolicy",
     "load",

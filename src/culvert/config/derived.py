@@ -8,16 +8,20 @@ from typing import Any
 
 from culvert.config.draft import Draft, Entry
 from culvert.config.model import (
+    AccessRules,
     AllowKind,
     Failover,
     OcspPolicy,
     ProtocolOptions,
+    ProxyHeaders,
     ServerName,
     SocketOption,
+    Sources,
     TlsVersion,
     VerifyPolicy,
 )
 from culvert.config.options import find, named
+from culvert.config.protocols import PROXY
 from culvert.config.tls_options import TlsOption
 
 OLDEST = TlsVersion.TLS1
@@ -47,6 +51,8 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "allow": tuple(entry.value for entry in allow_entries(draft)),
         "ocsp": ocsp_policy(draft),
         "protocol": protocol_options(draft),
+        "proxy": proxy_headers(draft),
+        "access": access_rules(draft),
         "sni": draft.value("sni")[-1] if draft.value("client") and draft.value("sni") else None,
         "server_names": () if draft.value("client") else tuple(map(server_name, draft.value("sni"))),
         "ciphers": _ciphers(draft, "ciphers"),
@@ -115,6 +121,32 @@ def protocol_options(draft: Draft) -> ProtocolOptions | None:
         username=draft.value("protocolUsername"),
         password=draft.value("protocolPassword"),
     )
+
+
+def proxy_headers(draft: Draft) -> ProxyHeaders:
+    """The PROXY headers that are sent and taken; `protocol = proxy` sends those of version 1."""
+    return ProxyHeaders(
+        send=1 if draft.value("protocol") == PROXY else draft.value("proxyProtocol"),
+        accept=draft.value("acceptProxy"),
+        trusted=sources(draft, "trustProxy"),
+    )
+
+
+def access_rules(draft: Draft) -> AccessRules:
+    """Who may come in by where it comes from."""
+    return AccessRules(
+        allow=sources(draft, "allowFrom"),
+        deny=sources(draft, "denyFrom"),
+        libwrap=draft.value("libwrap"),
+        ident=draft.value("ident"),
+    )
+
+
+def sources(draft: Draft, option: str) -> Sources:
+    """What all the lines of an option name, each once."""
+    lines: tuple[Sources, ...] = draft.value(option)
+    networks = dict.fromkeys(network for line in lines for network in line.networks)
+    return Sources(tuple(networks), any(line.unix for line in lines))
 
 
 def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:

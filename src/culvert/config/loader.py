@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 
+from culvert.config.access_rules import check_inherited_targets
 from culvert.config.derived import derived_fields
 from culvert.config.draft import Draft, Entry
 from culvert.config.findings import MAX_ERRORS, Findings
@@ -75,6 +76,7 @@ class _Reader:
         check_names(drafts, self._findings)
         check_addresses(drafts, self._findings)
         check_primaries(drafts, self._findings)
+        check_inherited_targets(drafts, self._findings)
 
     def configuration(self) -> Configuration:
         """The tree; to be called only if nothing is wrong."""

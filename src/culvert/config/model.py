@@ -7,6 +7,7 @@ of options (`culvert.config.options`) and nowhere else; every field here is set 
 from __future__ import annotations
 
 import enum
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -145,6 +146,45 @@ class ProtocolOptions:
     password: str | None = field(repr=False)
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where connections may come from: networks, none of them of mapped IPv4 addresses, and Unix sockets."""
+
+    networks: tuple[Network, ...] = ()
+    unix: bool = False
+
+    def __bool__(self) -> bool:
+        return self.unix or bool(self.networks)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRules:
+    """Who may come, by address: never from `deny`, and from `allow` alone where that names anything.
+
+    `libwrap` asks hosts.allow and hosts.deny as well, `ident` is whom the client's own machine must name.
+    """
+
+    allow: Sources
+    deny: Sources
+    libwrap: bool
+    ident: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyHeaders:
+    """PROXY protocol: the version of what is sent to the target, and whether clients bring a header.
+
+    They then do so from the `trusted` addresses, or over a Unix socket, and nobody else may come.
+    """
+
+    send: int | None
+    accept: bool
+    trusted: Sources
+
+
 @dataclass(frozen=True, slots=True)
 class SocketOption:
     """One `socket = a|l|r:NAME=VALUE`.
@@ -234,6 +274,8 @@ class Service:
     ocsp: OcspPolicy
     protocol: ProtocolOptions | None
     """What is spoken in clear before TLS, or inside it first; None for nothing."""
+    proxy: ProxyHeaders
+    access: AccessRules
     ciphers: str
     ciphersuites: str
     curves: str

@@ -5,6 +5,9 @@ from __future__ import annotations
 CLIENT = "client"
 SERVER = "server"
 
+PROXY = "proxy"
+"""The protocol that says nothing but a PROXY header, which goes together with every other way to connect."""
+
 SIDES: dict[str, frozenset[str]] = {
     "capwin": frozenset({CLIENT, SERVER}),
     "capwinctrl": frozenset({CLIENT, SERVER}),
@@ -15,7 +18,7 @@ SIDES: dict[str, frozenset[str]] = {
     "nntp": frozenset({CLIENT}),
     "pgsql": frozenset({CLIENT, SERVER}),
     "pop3": frozenset({CLIENT, SERVER}),
-    "proxy": frozenset({SERVER}),
+    PROXY: frozenset({SERVER}),
     "smtp": frozenset({CLIENT, SERVER}),
     "socks": frozenset({CLIENT, SERVER}),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from culvert.address import Address, HostPort, UnixPath
+from culvert.config.access_rules import ACCESS_OPTIONS, check_access, check_announcing
 from culvert.config.derived import OLDEST, lines_of, verify_policy, versions
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
@@ -329,6 +330,8 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (_lists, _ROLE + _TRUST + _ALLOW_RULES),
     (_secrets, _ROLE),
     (check_protocol, ("client", "protocol", "protocolAuthentication")),
+    (check_access, ACCESS_OPTIONS),
+    (check_announcing, ACCESS_OPTIONS),
     (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),
 )

@@ -108,12 +108,14 @@ def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
             service = dataclasses.replace(service, protocol=primary.protocol)
         if service.connect or service.exec is not None:
             return service
+        header = service.proxy.send or primary.proxy.send  # which the target expects, or not
         return dataclasses.replace(
             service,
             connect=primary.connect,
             exec=primary.exec,
             exec_args=primary.exec_args,
             pty=primary.pty,
+            proxy=dataclasses.replace(service.proxy, send=header),
         )
 
     return tuple(complete(service) for service in services)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from culvert.config.model import ProtocolOptions, Service
+from culvert.config.protocols import PROXY
 from culvert.negotiate import imap, nntp, pop3, smtp
+from culvert.negotiate.proxying import announcing
 from culvert.negotiate.script import (
     Protocol,
     connect_after,
@@ -32,7 +34,13 @@ _SERVERS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {
 
 def protocol_of(service: Service) -> Protocol:
     """What the service says before and after its handshakes."""
+    protocol = _spoken(service)
+    version = service.proxy.send
+    return protocol if version is None else announcing(protocol, version, server=not service.client)
+
+
+def _spoken(service: Service) -> Protocol:
     options = service.protocol
-    if options is None:
+    if options is None or options.name == PROXY:
         return _CONNECT_FIRST if service.client or service.program_is_client else _TLS_FIRST
     return (_CLIENTS if service.client else _SERVERS)[options.name](options)

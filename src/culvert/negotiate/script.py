@@ -133,7 +133,8 @@ class Secured:
     """What came of the handshake. `redirected` clients failed verification and get another target.
 
     `certificate` is the peer's in DER; `verified` says that one was shown and is good. `carried` is what
-    the script before the handshake returned.
+    the script before the handshake returned. The algorithms are those of the certificate that Culvert itself
+    showed.
     """
 
     redirected: bool
@@ -144,6 +145,9 @@ class Secured:
     certificate: bytes | None
     verified: bool
     carried: Any = None
+    resumed: bool = False
+    key_algorithm: str | None = None
+    signature_algorithm: str | None = None
 
 
 class Protocol(NamedTuple):

@@ -55,6 +55,7 @@ REQUIRED = (
     "SSL_get_error",
     "SSL_get_ex_data_X509_STORE_CTX_idx",
     "SSL_get_peer_certificate",
+    "SSL_get_servername",
     "SSL_get_tlsext_status_ocsp_resp",
     "SSL_get_verify_result",
     "SSL_get_version",

@@ -24,7 +24,7 @@ from culvert.tls.authentication import Authentication
 from culvert.tls.credentials import Credentials, PassPhrases
 from culvert.tls.engine import Engine, Scratch
 from culvert.tls.failure import TlsError, take_errors
-from culvert.tls.names import Identities
+from culvert.tls.names import Identities, algorithms
 from culvert.tls.rules import Rules
 from culvert.tls.sessions import SessionCache
 from culvert.tls.trust import Trust
@@ -56,8 +56,11 @@ class TlsContext:
         self._set_sessions()
         self._negotiate_protocols()
         self.credentials = credentials_module.load(service, phrases)
+        self.key_algorithm: str | None = None
+        self.signature_algorithm: str | None = None
         if self.credentials is not None:
             self._use(self.credentials)
+            self.key_algorithm, self.signature_algorithm = algorithms(self.credentials.chain[0])
         self.staple = None if service.client else stapling.Staple(self._pointer)
         self._trust = Trust(service)
         self._born, self._age = time.monotonic(), 0

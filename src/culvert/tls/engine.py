@@ -234,6 +234,15 @@ class Engine:
         return name
 
     @property
+    def server_name(self) -> str | None:
+        """The host that the client asked for (RFC 6066, 3), in lower case; None where it named none."""
+        name = lib.SSL_get_servername(self._ssl, lib.TLSEXT_NAMETYPE_host_name)
+        if name == ffi.NULL:
+            return None
+        found: bytes = ffi.string(name)
+        return found.decode("ascii").lower() if found.isascii() else None
+
+    @property
     def protocol(self) -> str | None:
         """The application protocol that was negotiated (RFC 7301); None where none was."""
         name, size = ffi.new("const unsigned char **"), ffi.new("unsigned int *")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from culvert.tls._openssl import lib, text
@@ -50,6 +51,24 @@ def _attribute(attribute: x509.NameAttribute[str | bytes]) -> str:
     if not isinstance(attribute.value, str):
         return f"{short}=#{attribute.value.hex().upper()}"
     return f"{short}={quoted(attribute.value)}"
+
+
+def algorithms(certificate: x509.Certificate) -> tuple[str | None, str | None]:
+    """The key of a certificate with its size, as in RSA2048 or EC256, and how the certificate is signed, by
+    OpenSSL's short name.
+    """
+    number = lib.OBJ_txt2nid(certificate.signature_algorithm_oid.dotted_string.encode())
+    signature = text(lib.OBJ_nid2sn(number)) if number else None
+    match certificate.public_key():
+        case rsa.RSAPublicKey(key_size=size):
+            return f"RSA{size}", signature
+        case ec.EllipticCurvePublicKey(key_size=size):
+            return f"EC{size}", signature
+        case ed25519.Ed25519PublicKey():
+            return "ED25519", signature
+        case ed448.Ed448PublicKey():
+            return "ED448", signature
+    return None, signature
 
 
 def quoted(value: str) -> str:

@@ -31,6 +31,12 @@ def simplified(value: Any) -> Any:
             plain = [field.name for field in dataclasses.fields(value) if getattr(value, field.name)]
         case config.SocketOption():
             plain = [value.target, value.name, simplified(value.value)]
+        case config.Sources():
+            plain = [str(network) for network in value.networks] + ["unix"] * value.unix
+        case config.AccessRules() | config.ProxyHeaders():
+            plain = {
+                field.name: simplified(getattr(value, field.name)) for field in dataclasses.fields(value)
+            }
         case config.TlsVersion():
             plain = value.name
         case enum.Enum():

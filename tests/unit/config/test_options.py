@@ -27,13 +27,14 @@ SERVICE = """
 
 OWN = """
     include workers watch alpn keylog
+    acceptProxy trustProxy proxyProtocol allowFrom denyFrom
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """
 """What is no row of the reference: `include` is syntax there, and the others are Culvert's."""
 
 REPEATABLE = """
     connect checkHost checkIP checkEmail options config socket sni OCSPflag setEnv CAengine protocolHeader
-    include provider providerParameter
+    include provider providerParameter trustProxy allowFrom denyFrom
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """
 

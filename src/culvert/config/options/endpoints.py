@@ -7,7 +7,6 @@ from culvert.config.model import Failover, LogId, SocketOption
 from culvert.config.options.option import Availability, Option, Scope
 from culvert.config.socket_options import SOCKET_OPTION
 from culvert.config.values import (
-    NAME,
     PATH,
     RETRY,
     SECONDS,
@@ -158,21 +157,6 @@ ENDPOINTS = (
         "seconds to keep a connection on which nothing happens",
         default=43200.0,
         service_fields=("timeout_idle",),
-    ),
-    Option(
-        "ident",
-        Scope.SERVICE,
-        NAME,
-        "user whom the client's ident server must name",
-        availability=Availability.LATER,
-    ),
-    Option(
-        "libwrap",
-        Scope.SERVICE,
-        YES_NO,
-        "yes|no heed hosts.allow and hosts.deny",
-        default=False,
-        availability=Availability.LATER,
     ),
     Option(
         "transparent",

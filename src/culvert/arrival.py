@@ -1,0 +1,65 @@
+"""Where a client comes from: its connection says so, or the header of the proxy in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from culvert.conversation import ClearPeer
+from culvert.errors import os_reason
+from culvert.negotiate.proxy_header import HeaderReader, ProxyHeaderError
+from culvert.negotiate.script import Ends
+from culvert.readiness import Readiness
+from culvert.refusals import RefusedError
+from culvert.relay import Stream
+from culvert.resolve import InternetAddress
+from culvert.shared import Shared
+
+
+async def arrive(shared: Shared, accepted: Stream, address: InternetAddress | None) -> Ends:
+    """Between which addresses the client came: by its connection, or by what the proxy in front of it says.
+
+    Exactly the header's bytes are taken from the stream. Raises RefusedError.
+    """
+    shared.access.check_connecting(address)
+    ends = Ends(None, None)
+    if address is not None and isinstance(accepted, socket.socket):
+        ends = Ends(address, accepted.getsockname())
+    return (await _header(shared, accepted) or ends) if shared.config.proxy.accept else ends
+
+
+async def _header(shared: Shared, stream: Stream) -> Ends | None:
+    timeout = shared.config.timeout_busy
+    try:
+        if not isinstance(stream, socket.socket):
+            raise ProxyHeaderError("cannot bring a PROXY header: it is no socket")
+        async with asyncio.timeout(timeout):
+            return await _Proxy(shared.readiness, stream).header()
+    except ProxyHeaderError as error:
+        raise RefusedError("PROXY header", f"it {error}") from None
+    except TimeoutError:
+        reason = f"it sent no whole PROXY header: TIMEOUTbusy ({timeout:g} s) exceeded"
+        raise RefusedError("PROXY header", reason) from None
+    except OSError as error:
+        raise RefusedError("PROXY header", f"{os_reason(error)} ({error.errno})") from None
+
+
+class _Proxy(ClearPeer):
+    """The proxy in front of a client."""
+
+    def __init__(self, readiness: Readiness, sock: socket.socket) -> None:
+        super().__init__(readiness, sock)
+        self._socket = sock
+
+    async def header(self) -> Ends | None:
+        reader = HeaderReader()
+        while not reader.complete:
+            try:
+                seen = self._socket.recv(reader.wanted, socket.MSG_PEEK)
+            except (BlockingIOError, InterruptedError):
+                await self._ready(reading=True)
+                continue
+            if not seen:
+                raise ProxyHeaderError("closed the connection before a PROXY header was there")
+            self._socket.recv(reader.feed(seen))
+        return reader.ends
