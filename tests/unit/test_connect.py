@@ -89,7 +89,7 @@ def connector_of(
     targets = prepare(chosen, chosen.connect, log.channel)
     if endpoints is not None:
         targets = Targets(chosen.connect, endpoints, ())
-    return Connector(asyncio.get_running_loop(), chosen, targets)
+    return Connector(asyncio.get_running_loop(), chosen, targets, log.channel)
 
 
 async def reached(connector: Connector, log: Written, times: int) -> list[str]:
@@ -114,7 +114,7 @@ def test_the_order_of_several_targets(run: Run, log: Written, failover: str, ord
             lines = [f"connect = 127.0.0.{host}:{targets.port}" for host in (1, 2, 3)]
             chosen = service(*lines, f"failover = {failover}")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             assert await reached(connector, log, 5) == [f"127.0.0.{host}" for host in order]
 
@@ -132,7 +132,10 @@ def test_the_addresses_of_one_name_are_targets_like_others(
         with Targets4(3) as targets:
             chosen = service(f"connect = multi.test:{targets.port}", f"failover = {failover}")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, Targets(chosen.connect, (targets.endpoints(),), ())
+                asyncio.get_running_loop(),
+                chosen,
+                Targets(chosen.connect, (targets.endpoints(),), ()),
+                log.channel,
             )
             assert await reached(connector, log, 5) == [f"127.0.0.{host}" for host in order]
 
@@ -149,7 +152,7 @@ def test_a_target_that_is_down_is_passed_over(run: Run, log: Written, failover: 
                 f"failover = {failover}",
             )
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             assert await reached(connector, log, 4) == ["127.0.0.1"] * 4
         assert "Connection refused (111)" in log.text
@@ -161,7 +164,7 @@ def test_no_target_that_answers_is_the_backends_fault(run: Run, log: Written) ->
     async def main() -> None:
         chosen = service(f"connect = 127.0.0.1:{closed_port()}", f"connect = 127.0.0.1:{closed_port()}")
         connector = Connector(
-            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
         )
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         for _ in range(5):
@@ -185,7 +188,7 @@ def test_a_target_that_does_not_answer_costs_timeoutconnect(run: Run, log: Writt
             await asyncio.sleep(0.05)
             chosen = service(f"connect = 127.0.0.1:{full.getsockname()[1]}", "TIMEOUTconnect = 1")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             start = asyncio.get_running_loop().time()
             with pytest.raises(BackendError):
@@ -207,7 +210,7 @@ def test_who_gives_up_meanwhile_leaves_nothing(run: Run, log: Written) -> None:
             await asyncio.sleep(0.05)
             chosen = service(f"connect = 127.0.0.1:{full.getsockname()[1]}")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
             task = asyncio.create_task(connector.connect(log.channel))
@@ -227,7 +230,10 @@ def test_a_connection_leaves_no_task_behind(run: Run, log: Written) -> None:
             for failover in ("prio", "rr"):
                 chosen = service(f"connect = multi.test:{targets.port}", f"failover = {failover}")
                 connector = Connector(
-                    asyncio.get_running_loop(), chosen, Targets(chosen.connect, (targets.endpoints(),), ())
+                    asyncio.get_running_loop(),
+                    chosen,
+                    Targets(chosen.connect, (targets.endpoints(),), ()),
+                    log.channel,
                 )
                 await reached(connector, log, 3)
                 assert asyncio.all_tasks() == before
@@ -242,7 +248,7 @@ def test_a_unix_socket_is_a_target(run: Run, log: Written, tmp_path: Path) -> No
             server.listen()
             chosen = service(f"connect = {tmp_path / 's'}")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             sock, endpoint = await connector.connect(log.channel)
             with sock:
@@ -258,7 +264,7 @@ def test_what_cannot_be_a_host_name_has_no_answer(run: Run, log: Written, host: 
     async def main() -> None:
         chosen = service(f"connect = {host}:80")
         connector = Connector(
-            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
         )
         with pytest.raises(BackendError, match="No address to connect"):
             await connector.connect(log.channel)
@@ -281,7 +287,7 @@ def test_the_source_address_is_the_one_asked_for(run: Run, log: Written) -> None
         with Targets4(1) as targets:
             chosen = service(f"connect = 127.0.0.1:{targets.port}", "local = 127.0.0.9")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             sock, _ = await connector.connect(log.channel)
             with sock:
@@ -314,7 +320,7 @@ def test_a_name_may_be_looked_up_at_each_connection(run: Run, log: Written, fail
             chosen = service(f"connect = localhost:{targets.port}", "delay = yes", f"failover = {failover}")
             prepared = prepare(chosen, chosen.connect, log.channel)
             assert prepared.endpoints == (None,)
-            connector = Connector(asyncio.get_running_loop(), chosen, prepared)
+            connector = Connector(asyncio.get_running_loop(), chosen, prepared, log.channel)
             found = await asyncio.gather(*(connector.connect(log.channel) for _ in range(20)))
             for sock, endpoint in found:
                 assert endpoint.server_name == "localhost"

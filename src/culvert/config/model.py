@@ -30,10 +30,12 @@ class LogMode(enum.Enum):
 
 
 class Failover(enum.Enum):
-    """In which order several targets are tried: in turn from one connection to the next, or as written."""
+    """In which order several targets are tried: in turn from one connection to the next, as written, or
+    the one with the fewest open connections first."""
 
     RR = "rr"
     PRIO = "prio"
+    LEASTCONN = "leastconn"
 
 
 class LogId(enum.Enum):

@@ -76,7 +76,7 @@ ENDPOINTS = (
         "failover",
         Scope.SERVICE,
         enumeration(Failover),
-        "rr|prio order in which the targets of connect are tried",
+        "rr|prio|leastconn order in which the targets of connect are tried",
         default=Failover.PRIO,
         service_fields=("failover",),
     ),

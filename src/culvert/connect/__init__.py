@@ -1,0 +1,7 @@
+"""Connecting to a service's targets: resolving, failover, source address, deadlines."""
+
+from culvert.connect.connector import Connector, Permit, TargetState
+from culvert.connect.endpoint import Endpoint, Source
+from culvert.connect.preparation import Targets, prepare
+
+__all__ = ["Connector", "Endpoint", "Permit", "Source", "TargetState", "Targets", "prepare"]
