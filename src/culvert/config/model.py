@@ -214,6 +214,8 @@ class Service:
     retry: float | None
     failover: Failover
     delay: bool
+    health_check: float | None
+    """How often targets are connected to, to see whether they are there; None for not at all."""
     local: str | None
 
     cert: str | None

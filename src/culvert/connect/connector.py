@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from culvert.address import Address, HostPort, show
 from culvert.config.model import Failover, Service
 from culvert.connect.dial import Dialer, is_own
-from culvert.connect.endpoint import Endpoint, Source
+from culvert.connect.endpoint import Endpoint, Source, endpoints_of
 from culvert.connect.health import Health
-from culvert.connect.lookups import Lookups
+from culvert.connect.lookups import Find, Lookups
 from culvert.connect.preparation import Targets
-from culvert.connect.race import Leg, Plan, Race
+from culvert.connect.race import Attempt, Leg, Plan, Race, alone, time_alone
 from culvert.connect.target import Backend, Target
 from culvert.errors import BackendError, ConnectError, Unreached, os_reason
 from culvert.log import Channel
@@ -46,15 +46,19 @@ class Connector:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, service: Service, targets: Targets, log: Channel
+        self,
+        loop: asyncio.AbstractEventLoop,
+        service: Service,
+        targets: Targets,
+        log: Channel,
+        find: Find = endpoints_of,
     ) -> None:
-        """`log` is the service's own, for what no connection is the cause of."""
+        """`log` is the service's own, for what no connection is the cause of; `find` looks names up."""
         self.loop = loop
         self.service = service
-        self.lookups = Lookups(loop)
+        self.lookups = Lookups(loop, find)
         self.dialer = Dialer(service, targets.sources)
-        self.health = Health(service.name, loop, log, self._others)
-        self._log = log
+        self.health = Health(service.name, loop, log, self._others, service.health_check)
         now = loop.time()
         self._by_address: dict[Address, Target] = {}
         for address, endpoints in zip(targets.addresses, targets.endpoints, strict=True):
@@ -73,10 +77,30 @@ class Connector:
 
         Raises ConnectError when no target answers.
         """
-        plan = Plan(self._legs(), self.service.timeout_connect, self._admit, self._reserve, source)
+        legs = self._legs()
+        timeout = self.service.timeout_connect
+        attempt = self._first_attempt(legs, log, source)
+        if attempt is not None:
+            await alone(self.loop, attempt, time_alone(legs, timeout))
+            if attempt.outcome == 0:
+                self.health.reached(attempt.backend)
+                return attempt.sock, attempt.backend.endpoint
         report = ClientReport(log, self.health)
-        sock, backend = await Race(self.loop, self.dialer, self.lookups, report, plan).run()
+        plan = Plan(legs, timeout, self._admit, self._reserve, source)
+        sock, backend = await Race(self.loop, self.dialer, self.lookups, report, plan).run(attempt)
         return sock, backend.endpoint
+
+    def _first_attempt(self, legs: list[Leg], log: Channel, source: Source | None) -> Attempt | None:
+        """The attempt that a connection begins with; None where it takes more than that to begin."""
+        if not legs or not legs[0].backends:
+            return None
+        backend = legs[0].backends[0]
+        try:
+            sock = self.dialer.open(backend.endpoint, source)
+        except OSError:  # a race fails likewise, and says so
+            return None
+        log.info(f"s_connect: connecting {show(backend.endpoint.sockaddr)}")
+        return Attempt(backend, sock, self.loop.time())
 
     async def connect_to(
         self, target: HostPort, permit: Permit, log: Channel, source: Source | None = None
@@ -122,7 +146,8 @@ class Connector:
 
     def _legs(self) -> list[Leg]:
         if self.service.failover is Failover.PRIO:
-            return [self._leg(target) for target in self._targets]
+            legs = [self._leg(target) for target in self._targets]
+            return [leg for leg in legs if leg.backends is None or leg.backends]
         backends = [b for target in self._targets for b in target.backends if b.due is None]
         start = self._turn % max(len(backends), 1)
         self._turn += 1
@@ -143,7 +168,8 @@ class Connector:
         return Leg(target, [backend for backend in target.backends if backend.due is None])
 
     def _admit(self, target: Target, endpoints: tuple[Endpoint, ...]) -> Sequence[Backend]:
-        target.adopt(endpoints, self.loop.time())
+        if target.adopt(endpoints, self.loop.time()):
+            self.health.changed()
         return [backend for backend in target.backends if backend.due is None]
 
     def _reserve(self) -> Sequence[Backend]:

@@ -15,6 +15,11 @@ LAST_PAUSE = 60.0
 """The longest pause after a failure, in seconds."""
 
 
+def pause_after(failures: int) -> float:
+    """For how long to leave alone what has failed so many times in a row, once at least."""
+    return min(FIRST_PAUSE * (1 << min(failures - 1, 16)), LAST_PAUSE)
+
+
 class Health:
     """Judges the addresses of one service in one worker by what comes of attempts to connect.
 
@@ -28,14 +33,18 @@ class Health:
         loop: asyncio.AbstractEventLoop,
         log: Channel,
         others: Callable[[Backend], tuple[int, int]],
+        most: float | None,
     ) -> None:
-        """`others` counts the other addresses, and those of them that are the same target's and in use."""
+        """`others` counts the other addresses, and those of them that are the same target's and in use.
+        No pause is longer than `most`.
+        """
         self._name = name
         self._loop = loop
         self._log = log
         self._others = others
+        self._most = LAST_PAUSE if most is None else min(most, LAST_PAUSE)
         self.on_change: Callable[[], None] | None = None
-        """Called when an address was set aside: there is something to do in the background."""
+        """Called when there may be something to do in the background."""
 
     def failed(self, backend: Backend, reason: str, *, probed: bool = False) -> None:
         """An attempt failed. One that is set aside already is given a longer pause by probes only: any number
@@ -46,21 +55,22 @@ class Health:
         backend.failures += 1
         others, siblings = self._others(backend)
         if others:
-            pause = min(FIRST_PAUSE * 2 ** min(backend.failures - 1, 16), LAST_PAUSE)
-            self._set_aside(backend, pause)
+            backend.due = self._loop.time() + min(pause_after(backend.failures), self._most)
         if not backend.announced and (others or probed):
             backend.announced = True
             backend.since = self._loop.time()
             tell = self._log.info if siblings else self._log.warning
             verb = "is set aside" if others else "does not answer"
             tell(f"Service [{self._name}]: {backend.name} {verb}: {reason}")
+        self.changed()
 
     def doubted(self, backend: Backend) -> None:
         """Another address answered while this one had not, though it was asked first: try it at once in the
         background, and spare clients the wait for it until then.
         """
         if backend.due is None:
-            self._set_aside(backend, 0.0)
+            backend.due = self._loop.time()
+            self.changed()
 
     def reached(self, backend: Backend) -> None:
         """An attempt succeeded."""
@@ -74,7 +84,7 @@ class Health:
             self._log.notice(f"Service [{self._name}]: {backend.name} answers again after {seconds:.1f} s")
             backend.since = self._loop.time()
 
-    def _set_aside(self, backend: Backend, pause: float) -> None:
-        backend.due = self._loop.time() + pause
+    def changed(self) -> None:
+        """Have the background look whether there is something to do for it."""
         if self.on_change is not None:
             self.on_change()

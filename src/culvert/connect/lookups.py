@@ -8,12 +8,16 @@ import errno
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from culvert.address import Address
-from culvert.connect.endpoint import Endpoint, endpoints_of
+from culvert.connect.endpoint import Endpoint
 
 THREAD_LIMIT = 16
 """Most look-ups at a time for one service: names that clients ask for may be made to hang."""
+
+Find = Callable[[Address], tuple[Endpoint, ...]]
+"""Looks a target up and waits for that, as `endpoints_of` does."""
 
 Answer = asyncio.Future[tuple[Endpoint, ...]]
 
@@ -25,8 +29,9 @@ class Lookups:
     pool would be waited for at the end of the process; these are daemon threads, which are left behind.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, find: Find) -> None:
         self._loop = loop
+        self._find = find
         self._under_way: dict[Address, Answer] = {}
         self._queue: deque[tuple[Address, Answer]] = deque()
         self._running = 0
@@ -53,7 +58,7 @@ class Lookups:
     def _look_up(self, target: Address, answer: Answer) -> None:
         found: tuple[Endpoint, ...] | Exception
         try:
-            found = endpoints_of(target)
+            found = self._find(target)
         except Exception as error:  # it is raised where the answer is waited for
             found = error
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

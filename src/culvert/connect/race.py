@@ -5,8 +5,8 @@ the next one begins when one has failed, or has not answered for a moment, and t
 used. TIMEOUTconnect is for the whole. Each target has an equal share of what is left of it; an attempt
 goes on beyond its share, beside the next target's, so that where all are slow the quickest is used.
 
-There is one future and one timer at a time, and no task: for the usual single address that answers, this
-costs no more than to wait for it.
+There is one future and one timer at a time, and no task. What answers at once, as targets usually do, needs
+no race: `alone` waits for it, at half the cost, and a race takes over from there where that was not enough.
 """
 
 from __future__ import annotations
@@ -66,14 +66,72 @@ class Plan:
     source: Source | None
 
 
-class _Attempt:
-    __slots__ = ("backend", "began", "sock", "stalled")
+class Attempt:
+    """An attempt that was begun. `outcome` is an errno, 0 for a success; None is no answer yet."""
+
+    __slots__ = ("backend", "began", "outcome", "sock", "stalled")
 
     def __init__(self, backend: Backend, sock: socket.socket, began: float) -> None:
+        """`sock` is about to be connected."""
         self.backend = backend
         self.sock = sock
         self.began = began
         self.stalled = False
+        self.outcome: int | None = None
+        backend.open += 1
+
+    def connect(self) -> None:
+        """Begin, and note the outcome where there is one at once."""
+        try:
+            outcome = self.sock.connect_ex(self.backend.endpoint.sockaddr)
+        except OSError as error:  # a path that is too long, for example
+            outcome = error.errno or errno.EINVAL
+        if outcome != errno.EINPROGRESS:
+            self.outcome = outcome
+
+    def take_outcome(self) -> int:
+        """The outcome, now that the socket has become writable."""
+        self.outcome = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return self.outcome
+
+    def drop(self) -> None:
+        """Give it up."""
+        self.backend.open -= 1
+        self.sock.close()
+
+
+async def alone(loop: asyncio.AbstractEventLoop, attempt: Attempt, seconds: float) -> None:
+    """Begin an attempt and wait for its outcome, but no longer than this.
+
+    The loop's own call inside asyncio.timeout costs twice as much, for each connection of a server.
+    """
+    try:
+        attempt.connect()
+        if attempt.outcome is None:
+            writable: asyncio.Future[bool] = loop.create_future()
+            timer = loop.call_later(seconds, _answer, writable, False)
+            loop.add_writer(attempt.sock.fileno(), _answer, writable, True)
+            try:
+                if await writable:
+                    attempt.take_outcome()
+            finally:
+                timer.cancel()
+                loop.remove_writer(attempt.sock.fileno())
+    except BaseException:
+        attempt.drop()
+        raise
+
+
+def _answer(waiting: asyncio.Future[bool], answered: bool) -> None:
+    if not waiting.done():
+        waiting.set_result(answered)
+
+
+def time_alone(legs: Sequence[Leg], timeout: float) -> float:
+    """For how many seconds the first address of a plan has the time for itself."""
+    share = timeout / len(legs)
+    count = len(legs[0].backends or ())
+    return share if count == 1 else min(ATTEMPT_DELAY, share / count)
 
 
 class Race:
@@ -89,9 +147,9 @@ class Race:
         self._plan = plan
         self._legs = deque(plan.legs)
         self._queue: deque[Backend] = deque()
-        self._pending: list[_Attempt] = []
+        self._pending: list[Attempt] = []
         self._looking: dict[Answer, Target] = {}
-        self._answered: list[_Attempt] = []
+        self._answered: list[Attempt] = []
         self._tried: set[Backend] = set()
         self._failure: ConnectError | None = None
         self._spacing = ATTEMPT_DELAY
@@ -99,11 +157,16 @@ class Race:
         self._next = math.inf
         self._waiting: asyncio.Future[None] | None = None
 
-    async def run(self) -> tuple[socket.socket, Backend]:
-        """A connected socket and where it leads. Raises ConnectError."""
+    async def run(self, began: Attempt | None = None) -> tuple[socket.socket, Backend]:
+        """A connected socket and where it leads. Raises ConnectError.
+
+        `began` is the attempt on the plan's first address, where that was begun alone and was not enough.
+        """
         now = self._loop.time()
-        deadline = now + self._plan.timeout
+        deadline = (now if began is None else began.began) + self._plan.timeout
         try:
+            if began is not None:
+                self._take_over(began, deadline)
             while (won := self._begin_due(now, deadline)) is None:
                 await self._wait(min(self._next, deadline))
                 if (won := self._collect()) is not None:
@@ -116,6 +179,15 @@ class Race:
             self._close()
 
     # --- beginning ---
+
+    def _take_over(self, began: Attempt, deadline: float) -> None:
+        self._tried.add(began.backend)
+        self._pending.append(began)
+        self._set_out(self._legs.popleft(), began.began, deadline)
+        if began.outcome is not None:
+            self._settle(began, began.outcome)
+        else:
+            self._loop.add_writer(began.sock.fileno(), self._writable, began)
 
     def _begin_due(self, now: float, deadline: float) -> tuple[socket.socket, Backend] | None:
         """Begin what is due now. Raises ConnectError where nothing is under way or left to begin."""
@@ -138,6 +210,9 @@ class Race:
             if not attempt.stalled:
                 attempt.stalled = True
                 self._report.stalled(attempt.backend, now - self._leg_began)
+        self._set_out(leg, now, deadline)
+
+    def _set_out(self, leg: Leg, now: float, deadline: float) -> None:
         share = (deadline - now) / (len(self._legs) + 1)
         self._leg_began, self._leg_end = now, now + share
         self._next = self._leg_end
@@ -149,7 +224,9 @@ class Race:
             self._enqueue(leg.backends, now)
 
     def _enqueue(self, backends: Sequence[Backend], now: float) -> None:
-        self._queue.extend(backends)
+        fresh = [backend for backend in backends if backend not in self._tried]
+        self._tried.update(fresh)
+        self._queue.extend(fresh)
         if self._queue:
             self._next = now
             self._spacing = min(ATTEMPT_DELAY, max(self._leg_end - now, 0.0) / len(self._queue))
@@ -163,28 +240,19 @@ class Race:
         return bool(self._legs)
 
     def _begin(self, backend: Backend, now: float) -> tuple[socket.socket, Backend] | None:
-        if backend in self._tried:
-            return None
-        self._tried.add(backend)
         self._report.begins(backend)
         try:
             sock = self._dialer.open(backend.endpoint, self._plan.source)
         except OSError as error:
             self._fail(backend, error)
             return None
-        attempt = _Attempt(backend, sock, now)
-        backend.open += 1
-        try:
-            outcome = sock.connect_ex(backend.endpoint.sockaddr)
-        except OSError as error:  # a path that is too long, for example
-            self._drop(attempt)
-            self._fail(backend, error)
-            return None
+        attempt = Attempt(backend, sock, now)
         self._pending.append(attempt)
-        if outcome == errno.EINPROGRESS:
+        attempt.connect()
+        if attempt.outcome is None:
             self._loop.add_writer(sock.fileno(), self._writable, attempt)
             return None
-        return self._settle(attempt, outcome)
+        return self._settle(attempt, attempt.outcome)
 
     # --- waiting ---
 
@@ -200,7 +268,7 @@ class Race:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
-    def _writable(self, attempt: _Attempt) -> None:
+    def _writable(self, attempt: Attempt) -> None:
         self._loop.remove_writer(attempt.sock.fileno())
         self._answered.append(attempt)
         self._wake()
@@ -211,14 +279,13 @@ class Race:
         """Take in what has come: the winner, if there is one."""
         answered, self._answered = self._answered, []
         for attempt in answered:
-            outcome = attempt.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if (won := self._settle(attempt, outcome)) is not None:
+            if (won := self._settle(attempt, attempt.take_outcome())) is not None:
                 return won
         for answer in [answer for answer in self._looking if answer.done()]:
             self._take_answer(self._looking.pop(answer), answer)
         return None
 
-    def _settle(self, attempt: _Attempt, outcome: int) -> tuple[socket.socket, Backend] | None:
+    def _settle(self, attempt: Attempt, outcome: int) -> tuple[socket.socket, Backend] | None:
         self._pending.remove(attempt)
         backend = attempt.backend
         if not outcome:
@@ -227,7 +294,7 @@ class Race:
                     self._report.overtaken(other.backend)
             self._report.reached(backend)
             return attempt.sock, backend
-        self._drop(attempt)
+        attempt.drop()
         self._fail(backend, OSError(outcome, os.strerror(outcome)))
         if self._queue:
             self._next = self._loop.time()
@@ -259,14 +326,10 @@ class Race:
     def _failed(self) -> ConnectError:
         return self._failure or ConnectError("No address to connect", Unreached.UNRESOLVED)
 
-    def _drop(self, attempt: _Attempt) -> None:
-        attempt.backend.open -= 1
-        attempt.sock.close()
-
     def _close(self) -> None:
         """Give up what is still under way: a look-up goes on for whoever else waits for it."""
         for attempt in self._pending:
             self._loop.remove_writer(attempt.sock.fileno())
-            self._drop(attempt)
+            attempt.drop()
         for answer in self._looking:
             answer.remove_done_callback(self._wake)

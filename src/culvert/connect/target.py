@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from culvert.address import Address, HostPort, show
@@ -12,7 +13,8 @@ class Backend:
     """One address of a target. Times are the event loop's, in seconds.
 
     `open` counts its connections, those included that are being made. `failures` counts those in a row.
-    `due` is when it will be tried again, while it is set aside, else None.
+    `due` is when it will be tried again, while it is set aside, else None. `checked` is when it was last
+    probed, `announced` whether the log says that it fails, `busy` whether it is being probed.
     """
 
     __slots__ = ("announced", "busy", "checked", "due", "endpoint", "failures", "open", "since")
@@ -23,7 +25,7 @@ class Backend:
         self.failures = 0
         self.due: float | None = None
         self.since = now
-        self.checked = now
+        self.checked = -math.inf
         self.announced = False
         self.busy = False
 
@@ -42,6 +44,9 @@ class Target:
         self.looked_up = now
         """When the addresses were found, or were last looked for in vain."""
         self.failures = 0
+        """How many look-ups in a row have failed."""
+        self.suspicions = 0
+        """How many were made in a row because no address answered."""
         self.busy = False
         self._known: dict[Endpoint, Backend] = {}
         self.backends: Sequence[Backend] = ()
@@ -75,6 +80,11 @@ class Target:
         if backend is None:
             backend = self._known[endpoint] = Backend(endpoint, now)
         return backend
+
+    @property
+    def fails(self) -> bool:
+        """Whether none of its addresses answers."""
+        return all(backend.failures for backend in self.backends)
 
     def release(self, endpoint: Endpoint) -> None:
         """One connection to this address is over."""

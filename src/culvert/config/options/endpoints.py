@@ -7,6 +7,7 @@ from culvert.config.model import Failover, LogId, SocketOption
 from culvert.config.options.option import Availability, Option, Scope
 from culvert.config.socket_options import SOCKET_OPTION
 from culvert.config.values import (
+    INTERVAL,
     NAME,
     PATH,
     RETRY,
@@ -79,6 +80,13 @@ ENDPOINTS = (
         "rr|prio|leastconn order in which the targets of connect are tried",
         default=Failover.PRIO,
         service_fields=("failover",),
+    ),
+    Option(
+        "healthCheck",
+        Scope.SERVICE,
+        INTERVAL,
+        "no|seconds between attempts to connect that find a dead target before a client does",
+        service_fields=("health_check",),
     ),
     Option(
         "local",

@@ -5,50 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from culvert import config
 from culvert.address import HostPort, UnixPath
-from culvert.config.model import Service
 from culvert.connect import Connector, Endpoint, Targets, prepare
 from culvert.errors import BackendError, ConfigurationError
-from culvert.log import Channel, FileSink, Level, Log
 
-from .loops import Run
-
-
-def service(*options: str) -> Service:
-    """A service with these options; each is a line."""
-    text = "\n".join(["[tunnel]", "client = yes", "accept = 127.0.0.1:0", *options])
-    return config.loads(text, "test.conf").services[0]
-
-
-class Written:
-    """A log of which the text can be read."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
-        self._log = Log([FileSink(fd, None)])
-        self.channel: Channel = self._log.channel(config.model.Debug(Level.DEBUG, 3), "test")
-
-    @property
-    def text(self) -> str:
-        return self._path.read_text()
-
-    def close(self) -> None:
-        self._log.close()
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[Written]:
-    written = Written(tmp_path / "log")
-    yield written
-    written.close()
+from ..loops import Run
+from .targets import Written, closed_port, service
 
 
 class Targets4:
@@ -76,22 +43,6 @@ class Targets4:
         self.stack.close()
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
-
-
-def connector_of(
-    chosen: Service, log: Written, endpoints: tuple[tuple[Endpoint, ...], ...] | None = None
-) -> Connector:
-    """A service's connector; `endpoints` in place of what its names are resolved to."""
-    targets = prepare(chosen, chosen.connect, log.channel)
-    if endpoints is not None:
-        targets = Targets(chosen.connect, endpoints, ())
-    return Connector(asyncio.get_running_loop(), chosen, targets, log.channel)
-
-
 async def reached(connector: Connector, log: Written, times: int) -> list[str]:
     """The hosts that this many connections came to."""
     hosts = []
@@ -101,6 +52,7 @@ async def reached(connector: Connector, log: Written, times: int) -> list[str]:
             assert sock.gettimeout() == 0.0
             assert sock.getpeername() == endpoint.sockaddr
             hosts.append(str(endpoint.sockaddr[0]))
+        connector.release(endpoint)
     return hosts
 
 
