@@ -67,8 +67,12 @@ def endpoints_of(target: Address) -> tuple[Endpoint, ...]:
     if isinstance(target, UnixPath):
         return (Endpoint(target, socket.AF_UNIX, target.path),)
     found = resolve(target.host or LOCALHOST, target.port)
-    unique = dict.fromkeys(Endpoint(target, family, sockaddr) for family, sockaddr in found)
-    return tuple(interleaved(tuple(unique))[:ADDRESS_LIMIT])
+    return usable(Endpoint(target, family, sockaddr) for family, sockaddr in found)
+
+
+def usable(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    """What is used of the addresses of a name: each once, the families by turns, a bounded number."""
+    return tuple(interleaved(tuple(dict.fromkeys(endpoints)))[:ADDRESS_LIMIT])
 
 
 def interleaved(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
