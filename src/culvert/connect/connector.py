@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from culvert.address import Address, HostPort, show
@@ -42,7 +42,8 @@ class TargetState:
 class Connector:
     """Opens connections to a service's targets, in the order that `failover` asks for.
 
-    What it knows of them, the number of open connections included, is of this worker alone.
+    What it knows of them, the number of open connections included, is of this worker alone; but what it sets
+    aside, the other workers do too.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Connector:
         self.service = service
         self.lookups = Lookups(loop, find)
         self.dialer = Dialer(service, targets.sources)
-        self.health = Health(service.name, loop, log, self._others, service.health_check)
+        self.health = Health(service, loop, log, targets.board, self._others)
         now = loop.time()
         self._by_address: dict[Address, Target] = {}
         for address, endpoints in zip(targets.addresses, targets.endpoints, strict=True):
@@ -71,6 +72,11 @@ class Connector:
     def targets(self) -> Iterable[Target]:
         """The targets, each once."""
         return self._by_address.values()
+
+    def backends(self) -> Iterator[Backend]:
+        """The addresses that are known of all targets."""
+        for target in self.targets:
+            yield from target.backends
 
     async def connect(self, log: Channel, source: Source | None = None) -> tuple[socket.socket, Endpoint]:
         """A connected non-blocking socket and where it leads; `release` that when the connection is over.
@@ -145,6 +151,7 @@ class Connector:
     # --- the order ---
 
     def _legs(self) -> list[Leg]:
+        self.health.heed(self.backends)
         if self.service.failover is Failover.PRIO:
             legs = [self._leg(target) for target in self._targets]
             return [leg for leg in legs if leg.backends is None or leg.backends]
@@ -174,7 +181,7 @@ class Connector:
 
     def _reserve(self) -> Sequence[Backend]:
         """Those that are set aside, the one due soonest first: nobody is refused without an attempt."""
-        aside = [b for target in self.targets for b in target.backends if b.due is not None]
+        aside = [backend for backend in self.backends() if backend.due is not None]
         return sorted(aside, key=lambda backend: backend.due or 0.0)
 
     def _others(self, backend: Backend) -> tuple[int, int]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from culvert.config.model import Service
+from culvert.connect.board import Board
 from culvert.connect.target import Backend
 from culvert.log import Channel
 
@@ -24,25 +26,27 @@ class Health:
     """Judges the addresses of one service in one worker by what comes of attempts to connect.
 
     One that fails is set aside: clients are not sent there while there is another, and the background tries
-    it again. A success, be it a client's, ends that. A service's only address is never set aside.
+    it again. A success, be it a client's, ends that. A service's only address is never set aside. What the
+    workers find they share by the board, and each finding is logged by one of them.
     """
 
     def __init__(
         self,
-        name: str,
+        service: Service,
         loop: asyncio.AbstractEventLoop,
         log: Channel,
+        board: Board,
         others: Callable[[Backend], tuple[int, int]],
-        most: float | None,
     ) -> None:
-        """`others` counts the other addresses, and those of them that are the same target's and in use.
-        No pause is longer than `most`.
-        """
-        self._name = name
+        """`others` counts the other addresses, and those of them that are the same target's and in use."""
+        self._name = service.name
         self._loop = loop
         self._log = log
+        self._board = board
         self._others = others
-        self._most = LAST_PAUSE if most is None else min(most, LAST_PAUSE)
+        # What is probed anyway is not left alone for longer than that.
+        self._most = LAST_PAUSE if service.health_check is None else min(service.health_check, LAST_PAUSE)
+        self._heeded = 0
         self.on_change: Callable[[], None] | None = None
         """Called when there may be something to do in the background."""
 
@@ -55,13 +59,14 @@ class Health:
         backend.failures += 1
         others, siblings = self._others(backend)
         if others:
-            backend.due = self._loop.time() + min(pause_after(backend.failures), self._most)
-        if not backend.announced and (others or probed):
-            backend.announced = True
-            backend.since = self._loop.time()
-            tell = self._log.info if siblings else self._log.warning
-            verb = "is set aside" if others else "does not answer"
-            tell(f"Service [{self._name}]: {backend.name} {verb}: {reason}")
+            self._pause(backend)
+        if others or probed:
+            known = self._board.read(backend.endpoint)
+            if known is None or known < 0:
+                self._board.set_aside(backend.endpoint)
+                tell = self._log.info if siblings else self._log.warning
+                verb = "is set aside" if others else "does not answer"
+                tell(f"Service [{self._name}]: {backend.name} {verb}: {reason}")
         self.changed()
 
     def doubted(self, backend: Backend) -> None:
@@ -78,13 +83,34 @@ class Health:
             return
         backend.due = None
         backend.failures = 0
-        if backend.announced:
-            backend.announced = False
-            seconds = self._loop.time() - backend.since
+        seconds = self._board.read(backend.endpoint)
+        if seconds is not None and seconds >= 0:
+            self._board.clear(backend.endpoint)
             self._log.notice(f"Service [{self._name}]: {backend.name} answers again after {seconds:.1f} s")
-            backend.since = self._loop.time()
+
+    def heed(self, backends: Callable[[], Iterable[Backend]]) -> None:
+        """Take over what other workers have found since the last time; usually that is nothing."""
+        version = self._board.version
+        if version == self._heeded:
+            return
+        self._heeded = version
+        for backend in backends():
+            seconds = self._board.read(backend.endpoint)
+            if seconds is None:
+                continue
+            if seconds < 0:
+                if backend.failures:
+                    backend.failures = 0
+                    backend.due = None
+            elif not backend.failures and self._others(backend)[0]:
+                backend.failures = 1
+                self._pause(backend)
+        self.changed()
 
     def changed(self) -> None:
         """Have the background look whether there is something to do for it."""
         if self.on_change is not None:
             self.on_change()
+
+    def _pause(self, backend: Backend) -> None:
+        backend.due = self._loop.time() + min(pause_after(backend.failures), self._most)

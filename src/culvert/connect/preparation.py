@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from culvert.address import Address, HostPort
 from culvert.config.model import Service
+from culvert.connect.board import Board
 from culvert.connect.endpoint import Endpoint, endpoints_of
 from culvert.errors import ConfigurationError, os_reason
 from culvert.log import Channel
@@ -17,12 +18,13 @@ class Targets:
     """What a service connects to (`addresses`), as far as it was resolved before the jail closed.
 
     `endpoints` has, for each address in its order, the addresses found; None for one that is still to be
-    resolved. `sources` has the addresses of `local`.
+    resolved. `sources` has the addresses of `local`, `board` what workers tell each other.
     """
 
     addresses: tuple[Address, ...]
     endpoints: tuple[tuple[Endpoint, ...] | None, ...]
     sources: tuple[tuple[int, SocketAddress], ...]
+    board: Board = field(default_factory=Board)
 
 
 def prepare(service: Service, addresses: tuple[Address, ...], log: Channel) -> Targets:

@@ -14,19 +14,17 @@ class Backend:
 
     `open` counts its connections, those included that are being made. `failures` counts those in a row.
     `due` is when it will be tried again, while it is set aside, else None. `checked` is when it was last
-    probed, `announced` whether the log says that it fails, `busy` whether it is being probed.
+    probed, `busy` whether it is being probed.
     """
 
-    __slots__ = ("announced", "busy", "checked", "due", "endpoint", "failures", "open", "since")
+    __slots__ = ("busy", "checked", "due", "endpoint", "failures", "open")
 
-    def __init__(self, endpoint: Endpoint, now: float) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.open = 0
         self.failures = 0
         self.due: float | None = None
-        self.since = now
         self.checked = -math.inf
-        self.announced = False
         self.busy = False
 
     @property
@@ -68,17 +66,17 @@ class Target:
         Of an address that was known already, what is known of it stays.
         """
         before = {backend.endpoint for backend in self.backends}
-        self.backends = tuple(self._backend(endpoint, now) for endpoint in endpoints)
+        self.backends = tuple(self._backend(endpoint) for endpoint in endpoints)
         self.looked_up = now
         self.failures = 0
         current = {backend.endpoint for backend in self.backends}
         self._known = {e: b for e, b in self._known.items() if e in current or b.open}
         return current != before
 
-    def _backend(self, endpoint: Endpoint, now: float) -> Backend:
+    def _backend(self, endpoint: Endpoint) -> Backend:
         backend = self._known.get(endpoint)
         if backend is None:
-            backend = self._known[endpoint] = Backend(endpoint, now)
+            backend = self._known[endpoint] = Backend(endpoint)
         return backend
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 
 from culvert.address import HostPort, show
 from culvert.connect.connector import Connector
@@ -30,7 +30,7 @@ class Upkeep:
 
     Names are looked up again when their answers are old, and the old ones are used until there are new
     ones; where a look-up fails they stay in use. Addresses that are set aside are tried again when they are
-    due, and with `healthCheck` all others are too. What is found is of this worker alone.
+    due, and with `healthCheck` all others are too. Each worker does so for itself.
     """
 
     def __init__(self, connector: Connector, log: Channel, answer_age: float = ANSWER_AGE) -> None:
@@ -67,6 +67,7 @@ class Upkeep:
 
     def _begin_due(self, now: float) -> float:
         """Begin what is due now; when the next thing is."""
+        self._connector.health.heed(self._connector.backends)
         soonest = math.inf
         for target in self._connector.targets:
             when = self._when_to_look_up(target)
@@ -76,7 +77,7 @@ class Upkeep:
                 self._begin(self._look_up(target))
             else:
                 soonest = min(soonest, when)
-        for backend in self._backends():
+        for backend in self._connector.backends():
             when = self._when_to_probe(backend)
             if when <= now:
                 backend.busy = True
@@ -152,10 +153,6 @@ class Upkeep:
             tell(f"Service [{self._service.name}]: {target.address} is at {addresses} now")
 
     # --- addresses ---
-
-    def _backends(self) -> Iterator[Backend]:
-        for target in self._connector.targets:
-            yield from target.backends
 
     def _when_to_probe(self, backend: Backend) -> float:
         if backend.busy:
