@@ -16,7 +16,7 @@ from typing import Any
 from culvert import sockopt
 from culvert.address import show
 from culvert.config import model
-from culvert.connect import Connector, Targets, Upkeep
+from culvert.connect import Connector, Targets, TargetState, Upkeep
 from culvert.connection import Connection
 from culvert.errors import os_reason
 from culvert.listen import BACKLOG, Listener
@@ -149,6 +149,10 @@ class RunningService:
         self.stop_accepting()
         for task in self._tasks():
             task.cancel()
+
+    def targets(self) -> list[TargetState]:
+        """How the addresses of the service's targets fare in this worker."""
+        return self._shared.connector.states()
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
         tasks: list[asyncio.Task[Any]] = [*self.connections, *self._shared.revocation.tasks()]

@@ -38,6 +38,12 @@ class TargetState:
     failures: int
     due_in: float | None
 
+    def __str__(self) -> str:
+        """One line for a list."""
+        where = f"{self.target} ({self.address})" if self.address else f"{self.target} (no address)"
+        due = "" if self.due_in is None else f", set aside for {self.due_in:.0f} s"
+        return f"target {where}: {self.open} open, {self.failures} failure(s) in a row{due}"
+
 
 class Connector:
     """Opens connections to a service's targets, in the order that `failover` asks for.
@@ -66,6 +72,7 @@ class Connector:
             self._by_address.setdefault(address, Target(address, endpoints or (), now))
         # One that is written twice gets two turns and is one target all the same.
         self._targets = [self._by_address[address] for address in targets.addresses]
+        self._only = self._targets[0] if len(self._targets) == 1 and not service.delay else None
         self._turn = 0
 
     @property
@@ -151,10 +158,11 @@ class Connector:
     # --- the order ---
 
     def _legs(self) -> list[Leg]:
+        if self._only is not None and len(self._only.backends) == 1:
+            return [Leg(self._only, self._only.backends)]  # as of most services: there is nothing to choose
         self.health.heed(self.backends)
         if self.service.failover is Failover.PRIO:
-            legs = [self._leg(target) for target in self._targets]
-            return [leg for leg in legs if leg.backends is None or leg.backends]
+            return [leg for target in self._targets if (leg := self._leg(target)) is not None]
         backends = [b for target in self._targets for b in target.backends if b.due is None]
         start = self._turn % max(len(backends), 1)
         self._turn += 1
@@ -167,12 +175,12 @@ class Connector:
         legs = [Leg(self._by_address[address], found) for address, found in by_target.items()]
         return legs + [Leg(target, None) for target in self.targets if not target.backends]
 
-    def _leg(self, target: Target) -> Leg:
-        if self.service.delay and isinstance(target.address, HostPort):
+    def _leg(self, target: Target) -> Leg | None:
+        """What is to be tried of a target; None where all of it is set aside."""
+        if not target.backends or (self.service.delay and isinstance(target.address, HostPort)):
             return Leg(target, None)
-        if not target.backends:
-            return Leg(target, None)
-        return Leg(target, [backend for backend in target.backends if backend.due is None])
+        usable = [backend for backend in target.backends if backend.due is None]
+        return Leg(target, usable) if usable else None
 
     def _admit(self, target: Target, endpoints: tuple[Endpoint, ...]) -> Sequence[Backend]:
         if target.adopt(endpoints, self.loop.time()):
