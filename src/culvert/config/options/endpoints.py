@@ -155,7 +155,7 @@ ENDPOINTS = (
         "TIMEOUTconnect",
         Scope.SERVICE,
         SECONDS,
-        "seconds to wait for a connection to a target",
+        "seconds to wait for a connection to one of the targets",
         default=10.0,
         service_fields=("timeout_connect",),
     ),
