@@ -126,15 +126,16 @@ def endpoint(name: str, listening: Listening, port: int) -> Endpoint:
 def connector_of(
     chosen: Service,
     log: Written,
-    endpoints: tuple[tuple[Endpoint, ...] | None, ...] | None = None,
+    endpoints: Targets | tuple[tuple[Endpoint, ...] | None, ...] | None = None,
     names: Names | None = None,
 ) -> Connector:
     """A service's connector; `endpoints` in place of what its names are resolved to at start."""
-    targets = (
-        prepare(chosen, chosen.connect, log.channel)
-        if endpoints is None
-        else Targets(chosen.connect, endpoints, ())
-    )
+    if isinstance(endpoints, Targets):
+        targets = endpoints
+    elif endpoints is None:
+        targets = prepare(chosen, chosen.connect, log.channel)
+    else:
+        targets = Targets(chosen.connect, endpoints, ())
     loop = asyncio.get_running_loop()
     if names is None:
         return Connector(loop, chosen, targets, log.channel)
