@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cryptography import x509
 
@@ -54,6 +54,7 @@ class Connection:
         "_addressed",
         "_endpoint",
         "_ends",
+        "_leave",
         "_program",
         "_relay",
         "_securing",
@@ -81,6 +82,7 @@ class Connection:
         self._securing = Securing(shared, shared.log.named(ident), ident)
         self._tls: Stream | None = None
         self._endpoint: Endpoint | None = None
+        self._leave: Callable[[Endpoint], None] | None = None
         self._target = "the target"
         self._relay: Relay | None = None
         self._program: Program | None = None
@@ -198,7 +200,7 @@ class Connection:
         else:
             connector = shared.connector
         sock, endpoint = await connector.connect(self.log)
-        self._streams[Side.SERVER], self._endpoint = sock, endpoint
+        self._streams[Side.SERVER], self._endpoint, self._leave = sock, endpoint, connector.release
         self._target = show(endpoint.sockaddr)
         if not self._securing.redirected:
             self.log.notice(
@@ -277,6 +279,8 @@ class Connection:
 
     async def _close(self, end: End) -> None:
         relay, counters = self._relay, self._shared.counters
+        if self._leave is not None and self._endpoint is not None:
+            self._leave(self._endpoint)
         if self._program is not None:
             self._program.on_exit = None
             if end not in (End.CLOSED, End.LEFT):

@@ -114,3 +114,23 @@ class BackendError(CulvertError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class Unreached(enum.Enum):
+    """Why a target was not reached; the value completes "the target ..."."""
+
+    UNRESOLVED = "has no address"
+    REFUSED = "refused the connection"
+    HOST_UNREACHABLE = "cannot be reached"
+    NETWORK_UNREACHABLE = "is in a network that cannot be reached"
+    TIMED_OUT = "did not answer in time"
+    FORBIDDEN = "is not permitted"
+    FAILED = "could not be connected to"
+
+
+class ConnectError(BackendError):
+    """No target was reached. `cause` is for those who have to answer a client by a code."""
+
+    def __init__(self, reason: str, cause: Unreached) -> None:
+        super().__init__(reason)
+        self.cause = cause

@@ -18,6 +18,6 @@ def resolve(host: str, port: int | str, *, passive: bool = False) -> list[tuple[
     flags = socket.AI_PASSIVE if passive else 0
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    except UnicodeError:  # of the idna codec: an empty label, or one of more than 63 characters
+    except ValueError:  # a NUL in it, or of the idna codec: an empty label, one of more than 63 characters
         raise socket.gaierror(socket.EAI_NONAME, "This cannot be a host name") from None
     return [(int(family), sockaddr) for family, _, _, _, sockaddr in found]

@@ -17,7 +17,7 @@ from culvert import sockopt
 from culvert.access import AccessControl
 from culvert.address import show
 from culvert.config import model
-from culvert.connect import Connector, Targets
+from culvert.connect import Connector, Targets, TargetState, Upkeep
 from culvert.connection import Connection
 from culvert.errors import os_reason
 from culvert.libwrap import TcpWrappers
@@ -87,8 +87,8 @@ class RunningService:
             config,
             context,
             Revocation(config, context, responders, self.counters),
-            Connector(self._loop, config, prepared.targets),
-            Connector(self._loop, config, prepared.redirect) if prepared.redirect is not None else None,
+            Connector(self._loop, config, prepared.targets, log),
+            Connector(self._loop, config, prepared.redirect, log) if prepared.redirect is not None else None,
             protocol_of(config),
             surroundings.programs,
             surroundings.scratch,
@@ -100,7 +100,12 @@ class RunningService:
             [],
         )
         self._stapling = StapleRenewal(config, context, responders, log)
-        self._renewing: asyncio.Task[None] | None = None
+        self._upkeep = [
+            Upkeep(connector, log)
+            for connector in (self._shared.connector, self._shared.redirect)
+            if connector is not None
+        ]
+        self._background: list[asyncio.Task[None]] = []
         self._turn = prepared.turn
         self._sockets = prepared.listener.sockets if prepared.listener is not None else ()
         # All sockets of a listener are of the internet or of the Unix family.
@@ -118,7 +123,8 @@ class RunningService:
         for sock in self._sockets:
             self._loop.add_reader(sock.fileno(), self._acceptable, sock)
         if self._stapling.possible:
-            self._renewing = self._loop.create_task(self._stapling.run())
+            self._background.append(self._loop.create_task(self._stapling.run()))
+        self._background += [self._loop.create_task(one.run()) for one in self._upkeep if one.possible]
         if self._turn is not None:
             self._log.info(f"Starting exec+connect service [{self.config.name}]")
             self._repeating = self._loop.create_task(self._repeat(self._turn))
@@ -127,8 +133,8 @@ class RunningService:
         """Take no new connection, and run no program again. Those that live go on."""
         if not self._stopped.is_set():
             self._stopped.set()
-            if self._renewing is not None:
-                self._renewing.cancel()  # what it has fetched is given out to those who are still to come
+            for task in self._background:
+                task.cancel()  # what it has found serves those who are still to come
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
 
@@ -150,11 +156,14 @@ class RunningService:
         for task in self._tasks():
             task.cancel()
 
+    def targets(self) -> list[TargetState]:
+        """How the addresses of the service's targets fare in this worker."""
+        return self._shared.connector.states()
+
     def _tasks(self) -> list[asyncio.Task[Any]]:
         tasks: list[asyncio.Task[Any]] = [*self.connections, *self._shared.revocation.tasks()]
-        for own in (self._repeating, self._renewing):
-            if own is not None and not own.done():
-                tasks.append(own)
+        own = [self._repeating] if self._repeating is not None else []
+        tasks += [task for task in own + self._background if not task.done()]
         return tasks
 
     # --- accepting ---

@@ -160,6 +160,9 @@ class Worker:
                 f"Service [{service.config.name}] in process {os.getpid()}: "
                 f"{len(service.connections)} open; {service.counters}"
             )
+            for target in service.targets():
+                if target.failures:
+                    self._main.notice(f"Service [{service.config.name}] in process {os.getpid()}: {target}")
             for connection in service.connections.values():
                 self._main.notice(connection.describe(now))
 

@@ -159,6 +159,8 @@ def test_prio_returns_to_the_first_when_it_is_back(culvert: Start, peers: Peers)
     backends.pop("a").close()
     assert served_by(daemon, peers, backends) == "b"
     backends["a"] = peers.listen(port=port)
+    daemon.await_log(rf"127\.0\.0\.1:{port} answers again")
+    backends["a"].accept().close()  # the attempt that found it there
     assert served_by(daemon, peers, backends) == "a"
 
 

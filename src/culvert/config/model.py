@@ -31,10 +31,12 @@ class LogMode(enum.Enum):
 
 
 class Failover(enum.Enum):
-    """In which order several targets are tried: in turn from one connection to the next, or as written."""
+    """In which order several targets are tried: in turn from one connection to the next, as written, or
+    the one with the fewest open connections first."""
 
     RR = "rr"
     PRIO = "prio"
+    LEASTCONN = "leastconn"
 
 
 class LogId(enum.Enum):
@@ -252,6 +254,8 @@ class Service:
     retry: float | None
     failover: Failover
     delay: bool
+    health_check: float | None
+    """How often targets are connected to, to see whether they are there; None for not at all."""
     local: str | None
 
     cert: str | None

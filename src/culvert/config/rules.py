@@ -112,7 +112,12 @@ def _ends(draft: Draft, findings: Findings) -> bool:
 
 def _accepts(draft: Draft) -> bool:
     """Whether clients come to the service, at an address of its own or by its server name."""
-    return draft.mentions("accept") or (draft.mentions("sni") and not draft.value("client"))
+    return draft.mentions("accept") or _accepts_by_name(draft)
+
+
+def _accepts_by_name(draft: Draft) -> bool:
+    """Whether the service may have the target of the one whose clients it takes."""
+    return draft.mentions("sni") and not draft.value("client")
 
 
 def _has_sink(draft: Draft) -> bool:
@@ -133,8 +138,11 @@ def _programs(draft: Draft, findings: Findings) -> None:
 
 
 def _targets(draft: Draft, findings: Findings) -> None:
-    if draft.value("delay") and draft.entries("failover") and draft.value("failover") is Failover.RR:
+    if draft.value("delay") and draft.entries("failover") and draft.value("failover") is not Failover.PRIO:
         findings.note('"delay = yes" makes it "failover = prio"', draft.where("failover"), draft.name)
+    for option in ("failover", "healthCheck"):
+        if draft.has_own(option) and not (_has_sink(draft) or _accepts_by_name(draft)):
+            findings.warning(f'"{option}" has no effect without "connect"', draft.where(option), draft.name)
 
 
 def _certificate(draft: Draft, findings: Findings) -> None:

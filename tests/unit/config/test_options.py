@@ -26,7 +26,7 @@ SERVICE = """
 """
 
 OWN = """
-    include workers watch alpn keylog
+    include workers watch alpn keylog healthCheck
     acceptProxy trustProxy proxyProtocol allowFrom denyFrom
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """

@@ -67,6 +67,7 @@ def test_server_that_verifies_nothing_it_asks_for(settings: str) -> None:
             "unsafe renegotiation lets an attacker put data in front of a client's (CVE-2009-3555)",
         ),
         ("delay = yes\nfailover = rr", '"delay = yes" makes it "failover = prio"'),
+        ("delay = yes\nfailover = leastconn", '"delay = yes" makes it "failover = prio"'),
         ("pty = yes", '"pty" has no effect without "exec"'),
         ("execArgs = a", '"execArgs" has no effect without "exec"'),
         ("retry = yes", '"retry" has no effect but on a service with "exec" and "connect"'),
@@ -83,6 +84,13 @@ def test_server_that_verifies_nothing_it_asks_for(settings: str) -> None:
 def test_finding_on_its_line(settings: str, finding: str) -> None:
     line = 8 + settings.count("\n")
     assert of_client(settings) == [f"{line}: {finding}"]
+
+
+@pytest.mark.parametrize("setting", ["failover = rr", "healthCheck = 5"])
+def test_what_is_about_targets_needs_one(setting: str) -> None:
+    option = setting.partition(" ")[0]
+    found = findings(f"[a]\naccept = 1\nexec = /bin/cat\ncert = a.pem\n{setting}")
+    assert found == [f'5: "{option}" has no effect without "connect"']
 
 
 def test_defaults_that_a_service_has_no_use_for_are_not_its_fault() -> None:

@@ -7,6 +7,7 @@ from culvert.config.model import Failover, LogId, SocketOption
 from culvert.config.options.option import Availability, Option, Scope
 from culvert.config.socket_options import SOCKET_OPTION
 from culvert.config.values import (
+    INTERVAL,
     PATH,
     RETRY,
     SECONDS,
@@ -75,9 +76,16 @@ ENDPOINTS = (
         "failover",
         Scope.SERVICE,
         enumeration(Failover),
-        "rr|prio order in which the targets of connect are tried",
+        "rr|prio|leastconn order in which the targets of connect are tried",
         default=Failover.PRIO,
         service_fields=("failover",),
+    ),
+    Option(
+        "healthCheck",
+        Scope.SERVICE,
+        INTERVAL,
+        "no|seconds between attempts to connect that find a dead target before a client does",
+        service_fields=("health_check",),
     ),
     Option(
         "local",
@@ -146,7 +154,7 @@ ENDPOINTS = (
         "TIMEOUTconnect",
         Scope.SERVICE,
         SECONDS,
-        "seconds to wait for a connection to a target",
+        "seconds to wait for a connection to one of the targets",
         default=10.0,
         service_fields=("timeout_connect",),
     ),

@@ -5,50 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from culvert import config
 from culvert.address import HostPort, UnixPath
-from culvert.config.model import Service
 from culvert.connect import Connector, Endpoint, Targets, prepare
 from culvert.errors import BackendError, ConfigurationError
-from culvert.log import Channel, FileSink, Level, Log
 
-from .loops import Run
-
-
-def service(*options: str) -> Service:
-    """A service with these options; each is a line."""
-    text = "\n".join(["[tunnel]", "client = yes", "accept = 127.0.0.1:0", *options])
-    return config.loads(text, "test.conf").services[0]
-
-
-class Written:
-    """A log of which the text can be read."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
-        self._log = Log([FileSink(fd, None)])
-        self.channel: Channel = self._log.channel(config.model.Debug(Level.DEBUG, 3), "test")
-
-    @property
-    def text(self) -> str:
-        return self._path.read_text()
-
-    def close(self) -> None:
-        self._log.close()
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[Written]:
-    written = Written(tmp_path / "log")
-    yield written
-    written.close()
+from ..loops import Run
+from .targets import Written, closed_port, service
 
 
 class Targets4:
@@ -76,22 +43,6 @@ class Targets4:
         self.stack.close()
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
-
-
-def connector_of(
-    chosen: Service, log: Written, endpoints: tuple[tuple[Endpoint, ...], ...] | None = None
-) -> Connector:
-    """A service's connector; `endpoints` in place of what its names are resolved to."""
-    targets = prepare(chosen, chosen.connect, log.channel)
-    if endpoints is not None:
-        targets = Targets(chosen.connect, endpoints, ())
-    return Connector(asyncio.get_running_loop(), chosen, targets)
-
-
 async def reached(connector: Connector, log: Written, times: int) -> list[str]:
     """The hosts that this many connections came to."""
     hosts = []
@@ -101,6 +52,7 @@ async def reached(connector: Connector, log: Written, times: int) -> list[str]:
             assert sock.gettimeout() == 0.0
             assert sock.getpeername() == endpoint.sockaddr
             hosts.append(str(endpoint.sockaddr[0]))
+        connector.release(endpoint)
     return hosts
 
 
@@ -114,7 +66,7 @@ def test_the_order_of_several_targets(run: Run, log: Written, failover: str, ord
             lines = [f"connect = 127.0.0.{host}:{targets.port}" for host in (1, 2, 3)]
             chosen = service(*lines, f"failover = {failover}")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             assert await reached(connector, log, 5) == [f"127.0.0.{host}" for host in order]
 
@@ -132,7 +84,10 @@ def test_the_addresses_of_one_name_are_targets_like_others(
         with Targets4(3) as targets:
             chosen = service(f"connect = multi.test:{targets.port}", f"failover = {failover}")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, Targets(chosen.connect, (targets.endpoints(),), ())
+                asyncio.get_running_loop(),
+                chosen,
+                Targets(chosen.connect, (targets.endpoints(),), ()),
+                log.channel,
             )
             assert await reached(connector, log, 5) == [f"127.0.0.{host}" for host in order]
 
@@ -149,7 +104,7 @@ def test_a_target_that_is_down_is_passed_over(run: Run, log: Written, failover: 
                 f"failover = {failover}",
             )
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             assert await reached(connector, log, 4) == ["127.0.0.1"] * 4
         assert "Connection refused (111)" in log.text
@@ -161,7 +116,7 @@ def test_no_target_that_answers_is_the_backends_fault(run: Run, log: Written) ->
     async def main() -> None:
         chosen = service(f"connect = 127.0.0.1:{closed_port()}", f"connect = 127.0.0.1:{closed_port()}")
         connector = Connector(
-            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
         )
         before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         for _ in range(5):
@@ -185,7 +140,7 @@ def test_a_target_that_does_not_answer_costs_timeoutconnect(run: Run, log: Writt
             await asyncio.sleep(0.05)
             chosen = service(f"connect = 127.0.0.1:{full.getsockname()[1]}", "TIMEOUTconnect = 1")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             start = asyncio.get_running_loop().time()
             with pytest.raises(BackendError):
@@ -207,7 +162,7 @@ def test_who_gives_up_meanwhile_leaves_nothing(run: Run, log: Written) -> None:
             await asyncio.sleep(0.05)
             chosen = service(f"connect = 127.0.0.1:{full.getsockname()[1]}")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
             task = asyncio.create_task(connector.connect(log.channel))
@@ -227,7 +182,10 @@ def test_a_connection_leaves_no_task_behind(run: Run, log: Written) -> None:
             for failover in ("prio", "rr"):
                 chosen = service(f"connect = multi.test:{targets.port}", f"failover = {failover}")
                 connector = Connector(
-                    asyncio.get_running_loop(), chosen, Targets(chosen.connect, (targets.endpoints(),), ())
+                    asyncio.get_running_loop(),
+                    chosen,
+                    Targets(chosen.connect, (targets.endpoints(),), ()),
+                    log.channel,
                 )
                 await reached(connector, log, 3)
                 assert asyncio.all_tasks() == before
@@ -242,7 +200,7 @@ def test_a_unix_socket_is_a_target(run: Run, log: Written, tmp_path: Path) -> No
             server.listen()
             chosen = service(f"connect = {tmp_path / 's'}")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             sock, endpoint = await connector.connect(log.channel)
             with sock:
@@ -258,7 +216,7 @@ def test_what_cannot_be_a_host_name_has_no_answer(run: Run, log: Written, host: 
     async def main() -> None:
         chosen = service(f"connect = {host}:80")
         connector = Connector(
-            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
         )
         with pytest.raises(BackendError, match="No address to connect"):
             await connector.connect(log.channel)
@@ -281,7 +239,7 @@ def test_the_source_address_is_the_one_asked_for(run: Run, log: Written) -> None
         with Targets4(1) as targets:
             chosen = service(f"connect = 127.0.0.1:{targets.port}", "local = 127.0.0.9")
             connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel)
+                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
             sock, _ = await connector.connect(log.channel)
             with sock:
@@ -314,7 +272,7 @@ def test_a_name_may_be_looked_up_at_each_connection(run: Run, log: Written, fail
             chosen = service(f"connect = localhost:{targets.port}", "delay = yes", f"failover = {failover}")
             prepared = prepare(chosen, chosen.connect, log.channel)
             assert prepared.endpoints == (None,)
-            connector = Connector(asyncio.get_running_loop(), chosen, prepared)
+            connector = Connector(asyncio.get_running_loop(), chosen, prepared, log.channel)
             found = await asyncio.gather(*(connector.connect(log.channel) for _ in range(20)))
             for sock, endpoint in found:
                 assert endpoint.server_name == "localhost"

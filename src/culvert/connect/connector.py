@@ -1,0 +1,271 @@
+"""Opens a service's connections: which targets a connection may try, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from culvert.address import Address, HostPort, show
+from culvert.config.model import Failover, Service
+from culvert.connect.dial import Dialer, is_own
+from culvert.connect.endpoint import Endpoint, Source, endpoints_of
+from culvert.connect.health import Health
+from culvert.connect.lookups import Find, Lookups
+from culvert.connect.preparation import Targets
+from culvert.connect.race import Attempt, Leg, Plan, Race, alone, time_alone
+from culvert.connect.target import Backend, Target
+from culvert.errors import BackendError, ConnectError, Unreached, os_reason
+from culvert.log import Channel
+from culvert.resolve import SocketAddress
+
+Permit = Callable[[SocketAddress], None]
+"""Raises BackendError for an address that must not be connected to."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """How one address of a target fares in this worker, for those who watch over it.
+
+    `address` is empty for a name that has none yet. `due_in` is in how many seconds it will be tried again,
+    where it is set aside.
+    """
+
+    target: str
+    address: str
+    open: int
+    failures: int
+    due_in: float | None
+
+    def __str__(self) -> str:
+        """One line for a list."""
+        where = f"{self.target} ({self.address})" if self.address else f"{self.target} (no address)"
+        due = "" if self.due_in is None else f", set aside for {self.due_in:.0f} s"
+        return f"target {where}: {self.open} open, {self.failures} failure(s) in a row{due}"
+
+
+class Connector:
+    """Opens connections to a service's targets, in the order that `failover` asks for.
+
+    What it knows of them, the number of open connections included, is of this worker alone; but what it sets
+    aside, the other workers do too.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        service: Service,
+        targets: Targets,
+        log: Channel,
+        find: Find = endpoints_of,
+    ) -> None:
+        """`log` is the service's own, for what no connection is the cause of; `find` looks names up."""
+        self.loop = loop
+        self.service = service
+        self.lookups = Lookups(loop, find)
+        self.dialer = Dialer(service, targets.sources)
+        self.health = Health(service, loop, log, targets.board, self._others)
+        now = loop.time()
+        self._by_address: dict[Address, Target] = {}
+        for address, endpoints in zip(targets.addresses, targets.endpoints, strict=True):
+            self._by_address.setdefault(address, Target(address, endpoints or (), now))
+        # One that is written twice gets two turns and is one target all the same.
+        self._targets = [self._by_address[address] for address in targets.addresses]
+        self._only = self._targets[0] if len(self._targets) == 1 and not service.delay else None
+        self._turn = 0
+
+    @property
+    def targets(self) -> Iterable[Target]:
+        """The targets, each once."""
+        return self._by_address.values()
+
+    def backends(self) -> Iterator[Backend]:
+        """The addresses that are known of all targets."""
+        for target in self.targets:
+            yield from target.backends
+
+    async def connect(self, log: Channel, source: Source | None = None) -> tuple[socket.socket, Endpoint]:
+        """A connected non-blocking socket and where it leads; `release` that when the connection is over.
+
+        Raises ConnectError when no target answers.
+        """
+        legs = self._legs()
+        timeout = self.service.timeout_connect
+        attempt = self._first_attempt(legs, log, source)
+        if attempt is not None:
+            await alone(self.loop, attempt, time_alone(legs, timeout))
+            if attempt.outcome == 0:
+                self.health.reached(attempt.backend)
+                return attempt.sock, attempt.backend.endpoint
+        report = ClientReport(log, self.health)
+        plan = Plan(legs, timeout, self._admit, self._reserve, source)
+        sock, backend = await Race(self.loop, self.dialer, self.lookups, report, plan).run(attempt)
+        return sock, backend.endpoint
+
+    def _first_attempt(self, legs: list[Leg], log: Channel, source: Source | None) -> Attempt | None:
+        """The attempt that a connection begins with; None where it takes more than that to begin."""
+        if not legs or not legs[0].backends:
+            return None
+        backend = legs[0].backends[0]
+        try:
+            sock = self.dialer.open(backend.endpoint, source)
+        except OSError:  # a race fails likewise, and says so
+            return None
+        log.info(f"s_connect: connecting {show(backend.endpoint.sockaddr)}")
+        return Attempt(backend, sock, self.loop.time())
+
+    async def connect_to(
+        self, target: HostPort, permit: Permit, log: Channel, source: Source | None = None
+    ) -> tuple[socket.socket, Endpoint]:
+        """Connect to a target that somebody asked for; its name is looked up now. Nothing is to be released.
+
+        `permit` is asked about each address that the name has, before it is connected to; those that it
+        raises BackendError for are passed over. It sees addresses as the resolver gives them: an IPv4 address
+        may stand in an IPv6 one (RFC 4291, 2.5.5), and the unspecified address leads to this machine.
+        Raises ConnectError, whose cause is FORBIDDEN where no address is left.
+        """
+
+        def admit(asked: Target, endpoints: tuple[Endpoint, ...]) -> Sequence[Backend]:
+            asked.adopt(_permitted(endpoints, permit), self.loop.time())
+            return asked.backends
+
+        legs = [Leg(Target(target, (), self.loop.time()), None)]
+        plan = Plan(legs, self.service.timeout_connect, admit, _nothing, source)
+        report = ClientReport(log, None)
+        sock, backend = await Race(self.loop, self.dialer, self.lookups, report, plan).run()
+        return sock, backend.endpoint
+
+    def release(self, endpoint: Endpoint) -> None:
+        """One connection that `connect` has made is over."""
+        self._by_address[endpoint.target].release(endpoint)
+
+    def states(self) -> list[TargetState]:
+        """How every address of every target fares."""
+        now = self.loop.time()
+        states = []
+        for target in self.targets:
+            for backend in target.backends:
+                due_in = None if backend.due is None else max(backend.due - now, 0.0)
+                address = show(backend.endpoint.sockaddr)
+                states.append(
+                    TargetState(str(target.address), address, backend.open, backend.failures, due_in)
+                )
+            if not target.backends:
+                states.append(TargetState(str(target.address), "", 0, target.failures, None))
+        return states
+
+    # --- the order ---
+
+    def _legs(self) -> list[Leg]:
+        if self._only is not None and len(self._only.backends) == 1:
+            return [Leg(self._only, self._only.backends)]  # as of most services: there is nothing to choose
+        self.health.heed(self.backends)
+        if self.service.failover is Failover.PRIO:
+            return [leg for target in self._targets if (leg := self._leg(target)) is not None]
+        backends = [b for target in self._targets for b in target.backends if b.due is None]
+        start = self._turn % max(len(backends), 1)
+        self._turn += 1
+        backends = backends[start:] + backends[:start]
+        if self.service.failover is Failover.LEASTCONN:
+            backends.sort(key=_open_connections)
+        by_target: dict[Address, list[Backend]] = {}
+        for backend in backends:
+            by_target.setdefault(backend.endpoint.target, []).append(backend)
+        legs = [Leg(self._by_address[address], found) for address, found in by_target.items()]
+        return legs + [Leg(target, None) for target in self.targets if not target.backends]
+
+    def _leg(self, target: Target) -> Leg | None:
+        """What is to be tried of a target; None where all of it is set aside."""
+        if not target.backends or (self.service.delay and isinstance(target.address, HostPort)):
+            return Leg(target, None)
+        usable = [backend for backend in target.backends if backend.due is None]
+        return Leg(target, usable) if usable else None
+
+    def _admit(self, target: Target, endpoints: tuple[Endpoint, ...]) -> Sequence[Backend]:
+        if target.adopt(endpoints, self.loop.time()):
+            self.health.changed()
+        return [backend for backend in target.backends if backend.due is None]
+
+    def _reserve(self) -> Sequence[Backend]:
+        """Those that are set aside, the one due soonest first: nobody is refused without an attempt."""
+        aside = [backend for backend in self.backends() if backend.due is not None]
+        return sorted(aside, key=lambda backend: backend.due or 0.0)
+
+    def _others(self, backend: Backend) -> tuple[int, int]:
+        others = siblings = 0
+        for target in self.targets:
+            if not target.backends and target.is_name:
+                others += 1
+            for other in target.backends:
+                if other is not backend:
+                    others += 1
+                    siblings += other.due is None and other.endpoint.target == backend.endpoint.target
+        return others, siblings
+
+
+class ClientReport:
+    """Writes what comes of a connection's attempts to its log, and has it judged."""
+
+    __slots__ = ("_health", "_log")
+
+    def __init__(self, log: Channel, health: Health | None) -> None:
+        self._log = log
+        self._health = health
+
+    def begins(self, backend: Backend) -> None:
+        self._log.info(f"s_connect: connecting {show(backend.endpoint.sockaddr)}")
+
+    def failed(self, backend: Backend, error: OSError) -> None:
+        shown = show(backend.endpoint.sockaddr)
+        if isinstance(error, TimeoutError) and error.errno is None:
+            self._log.error(f"s_connect: {shown}: TIMEOUTconnect exceeded")
+            reason = "no answer within TIMEOUTconnect"
+        else:
+            reason = os_reason(error)
+            self._log.error(f"s_connect: connect {shown}: {reason} ({error.errno})")
+        if self._health is not None and not is_own(error):
+            self._health.failed(backend, reason)
+
+    def stalled(self, backend: Backend, seconds: float) -> None:
+        shown = show(backend.endpoint.sockaddr)
+        self._log.error(f"s_connect: {shown}: no answer in {seconds:.1f} s, the next target is tried as well")
+        if self._health is not None:
+            self._health.failed(backend, f"no answer in {seconds:.1f} s")
+
+    def overtaken(self, backend: Backend) -> None:
+        if self._health is not None:
+            self._health.doubted(backend)
+
+    def reached(self, backend: Backend) -> None:
+        if self._health is not None:
+            self._health.reached(backend)
+
+    def unresolved(self, target: Target, error: OSError) -> None:
+        if isinstance(error, TimeoutError) and error.errno is None:
+            self._log.error(f"Resolving {target.address}: TIMEOUTconnect exceeded")
+        else:
+            self._log.error(f"Error resolving {target.address}: {os_reason(error)}")
+
+
+def _permitted(endpoints: tuple[Endpoint, ...], permit: Permit) -> list[Endpoint]:
+    permitted = []
+    refusal: BackendError | None = None
+    for endpoint in endpoints:
+        try:
+            permit(endpoint.sockaddr)
+        except BackendError as error:
+            refusal = error
+        else:
+            permitted.append(endpoint)
+    if refusal is not None and not permitted:
+        raise ConnectError(refusal.reason, Unreached.FORBIDDEN) from refusal
+    return permitted
+
+
+def _open_connections(backend: Backend) -> int:
+    return backend.open
+
+
+def _nothing() -> Sequence[Backend]:
+    return ()

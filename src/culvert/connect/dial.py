@@ -1,0 +1,72 @@
+"""Sockets to connect with: the service's socket options and source address."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from culvert import sockopt
+from culvert.config.model import Service
+from culvert.connect.endpoint import Endpoint, Source
+from culvert.errors import Unreached
+from culvert.resolve import SocketAddress
+
+_CAUSES = {
+    errno.ECONNREFUSED: Unreached.REFUSED,
+    errno.ENOENT: Unreached.REFUSED,  # a Unix socket that is not there
+    errno.EHOSTUNREACH: Unreached.HOST_UNREACHABLE,
+    errno.EHOSTDOWN: Unreached.HOST_UNREACHABLE,
+    errno.ENETUNREACH: Unreached.NETWORK_UNREACHABLE,
+    errno.ENETDOWN: Unreached.NETWORK_UNREACHABLE,
+    errno.ETIMEDOUT: Unreached.TIMED_OUT,
+}
+
+_OWN = frozenset(
+    {
+        errno.EADDRINUSE,
+        errno.EADDRNOTAVAIL,
+        errno.EAGAIN,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+    }
+)
+
+
+def cause_of(error: OSError) -> Unreached:
+    """What a failed attempt says of its target."""
+    if isinstance(error, TimeoutError):
+        return Unreached.TIMED_OUT
+    return _CAUSES.get(error.errno or 0, Unreached.FAILED)
+
+
+def is_own(error: OSError) -> bool:
+    """Whether an attempt failed for what this machine is short of, which says nothing of the target."""
+    return error.errno in _OWN
+
+
+class Dialer:
+    """Makes the sockets of one service's outgoing connections."""
+
+    def __init__(self, service: Service, sources: tuple[tuple[int, SocketAddress], ...]) -> None:
+        self._settings: dict[int, tuple[sockopt.Setting, ...]] = {
+            family: sockopt.settings(service.socket_options, "r", family)
+            for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+        }
+        self._sources = tuple(Source(family, sockaddr) for family, sockaddr in sources)
+
+    def open(self, endpoint: Endpoint, source: Source | None) -> socket.socket:
+        """A non-blocking socket, ready to connect to `endpoint` from `source`. Raises OSError."""
+        sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sockopt.apply(sock, self._settings[endpoint.family])
+            for candidate in self._sources if source is None else (source,):
+                if candidate.family == endpoint.family:
+                    candidate.bind(sock)
+                    break
+        except BaseException:
+            sock.close()
+            raise
+        return sock

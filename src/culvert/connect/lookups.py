@@ -1,0 +1,79 @@
+"""Looks names up in threads, for getaddrinfo(3) blocks, and makes one look-up do for all who wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from culvert.address import Address
+from culvert.connect.endpoint import Endpoint
+
+THREAD_LIMIT = 16
+"""Most look-ups at a time for one service: names that clients ask for may be made to hang."""
+
+Find = Callable[[Address], tuple[Endpoint, ...]]
+"""Looks a target up and waits for that, as `endpoints_of` does."""
+
+Answer = asyncio.Future[tuple[Endpoint, ...]]
+
+
+class Lookups:
+    """The look-ups of one service in one worker.
+
+    A thread cannot be cancelled, and one that waits for a name server may do so for long. Threads of a
+    pool would be waited for at the end of the process; these are daemon threads, which are left behind.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, find: Find) -> None:
+        self._loop = loop
+        self._find = find
+        self._under_way: dict[Address, Answer] = {}
+        self._queue: deque[tuple[Address, Answer]] = deque()
+        self._running = 0
+
+    def start(self, target: Address) -> Answer:
+        """What the target turns out to stand for, or OSError. It is shared, and so not to be cancelled."""
+        answer = self._under_way.get(target)
+        if answer is None:
+            answer = self._under_way[target] = self._loop.create_future()
+            answer.add_done_callback(_seen)
+            self._queue.append((target, answer))
+            self._run_next()
+        return answer
+
+    def _run_next(self) -> None:
+        if self._queue and self._running < THREAD_LIMIT:
+            target, answer = self._queue.popleft()
+            self._running += 1
+            try:
+                threading.Thread(target=self._look_up, args=(target, answer), daemon=True).start()
+            except RuntimeError:  # no more threads for this process
+                self._finish(target, answer, OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+
+    def _look_up(self, target: Address, answer: Answer) -> None:
+        found: tuple[Endpoint, ...] | Exception
+        try:
+            found = self._find(target)
+        except Exception as error:  # it is raised where the answer is waited for
+            found = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._finish, target, answer, found)
+
+    def _finish(self, target: Address, answer: Answer, found: tuple[Endpoint, ...] | Exception) -> None:
+        self._running -= 1
+        del self._under_way[target]
+        if isinstance(found, Exception):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)
+        self._run_next()
+
+
+def _seen(answer: Answer) -> None:
+    """Have an answer that nobody waits for any more fail in silence."""
+    answer.exception()

@@ -1,0 +1,216 @@
+"""What is done for a service's targets in the background: names looked up again, addresses tried."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+from collections.abc import Coroutine
+
+from culvert.address import HostPort, show
+from culvert.connect.connector import Connector
+from culvert.connect.endpoint import Endpoint
+from culvert.connect.health import pause_after
+from culvert.connect.race import Leg, Plan, Race
+from culvert.connect.target import Backend, Target
+from culvert.errors import ConnectError, os_reason
+from culvert.log import Channel
+
+ANSWER_AGE = 30.0
+"""Seconds after which a name is looked up again. The resolver does not tell for how long its answer holds;
+it, or a cache behind it, keeps it for that long anyway."""
+
+SUSPECT_AGE = 2.0
+"""Seconds after which a name is looked up again of which no address answers, for it may have moved; they
+double with each look-up until one answers."""
+
+
+class Upkeep:
+    """The background of one connector; `run` it as a task for as long as the service takes clients.
+
+    Names are looked up again when their answers are old, and the old ones are used until there are new
+    ones; where a look-up fails they stay in use. Addresses that are set aside are tried again when they are
+    due, and with `healthCheck` all others are too. Each worker does so for itself.
+    """
+
+    def __init__(self, connector: Connector, log: Channel, answer_age: float = ANSWER_AGE) -> None:
+        self._connector = connector
+        self._loop = connector.loop
+        self._service = connector.service
+        self._log = log
+        self._answer_age = answer_age
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resting: asyncio.Future[None] | None = None
+
+    @property
+    def possible(self) -> bool:
+        """Whether there can ever be something to do."""
+        targets = list(self._connector.targets)
+        return (
+            self._service.health_check is not None
+            or any(target.is_name or len(target.backends) != 1 for target in targets)
+            or len(targets) > 1
+        )
+
+    async def run(self) -> None:
+        """Go on without end."""
+        self._connector.health.on_change = self._wake
+        try:
+            while True:
+                await self._rest(self._begin_due(self._loop.time()))
+        finally:
+            self._connector.health.on_change = None
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+
+    def _begin_due(self, now: float) -> float:
+        """Begin what is due now; when the next thing is."""
+        self._connector.health.heed(self._connector.backends)
+        soonest = math.inf
+        for target in self._connector.targets:
+            when = self._when_to_look_up(target)
+            if when <= now:
+                target.busy = True
+                target.suspicions += target.fails
+                self._begin(self._look_up(target))
+            else:
+                soonest = min(soonest, when)
+        for backend in self._connector.backends():
+            when = self._when_to_probe(backend)
+            if when <= now:
+                backend.busy = True
+                self._begin(self._probe(backend))
+            else:
+                soonest = min(soonest, when)
+        return soonest
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake()
+
+    async def _rest(self, until: float) -> None:
+        self._resting = self._loop.create_future()
+        timer = self._loop.call_at(until, self._wake) if until < math.inf else None
+        try:
+            await self._resting
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._resting is not None and not self._resting.done():
+            self._resting.set_result(None)
+
+    # --- names ---
+
+    def _when_to_look_up(self, target: Target) -> float:
+        each_time = self._service.delay and isinstance(target.address, HostPort)
+        if target.busy or each_time or (target.backends and not target.is_name):
+            return math.inf
+        if target.failures or not target.backends:
+            age = pause_after(max(target.failures, 1))
+        elif target.fails:
+            age = min(SUSPECT_AGE * (1 << min(target.suspicions, 16)), self._answer_age)
+        else:
+            target.suspicions = 0
+            age = self._answer_age
+        return target.looked_up + age
+
+    async def _look_up(self, target: Target) -> None:
+        answer = self._connector.lookups.start(target.address)
+        try:
+            await asyncio.wait([answer])  # which leaves it alone when it is cancelled itself
+        finally:
+            target.busy = False
+        try:
+            endpoints = answer.result()
+        except OSError as error:
+            self._failed(target, error)
+        else:
+            self._found(target, endpoints)
+
+    def _failed(self, target: Target, error: OSError) -> None:
+        target.looked_up = self._loop.time()
+        target.failures += 1
+        if target.failures == 1 and target.backends:
+            self._log.warning(
+                f"Service [{self._service.name}]: cannot look up {target.address} again: {os_reason(error)}; "
+                "the addresses that it had stay in use"
+            )
+
+    def _found(self, target: Target, endpoints: tuple[Endpoint, ...]) -> None:
+        had_failed = target.failures > 0 or not target.backends
+        if target.adopt(endpoints, self._loop.time()) or had_failed:
+            addresses = ", ".join(show(endpoint.sockaddr) for endpoint in endpoints)
+            tell = self._log.notice if had_failed else self._log.info
+            tell(f"Service [{self._service.name}]: {target.address} is at {addresses} now")
+
+    # --- addresses ---
+
+    def _when_to_probe(self, backend: Backend) -> float:
+        if backend.busy:
+            return math.inf
+        if backend.due is not None:
+            return backend.due
+        interval = self._service.health_check
+        return math.inf if interval is None else backend.checked + interval
+
+    async def _probe(self, backend: Backend) -> None:
+        """Connect and hang up: whether that succeeds is told to the health by the report."""
+        backend.checked = self._loop.time()
+        connector = self._connector
+        target = Target(backend.endpoint.target, (), backend.checked)
+        plan = Plan([Leg(target, [backend])], self._service.timeout_connect, _none, lambda: (), None)
+        race = Race(self._loop, connector.dialer, connector.lookups, _ProbeReport(connector, self._log), plan)
+        try:
+            sock: socket.socket
+            sock, _ = await race.run()
+        except ConnectError:
+            pass
+        else:
+            sock.close()
+            backend.open -= 1
+        finally:
+            backend.busy = False
+
+
+def _none(_: Target, __: tuple[Endpoint, ...]) -> tuple[Backend, ...]:
+    return ()
+
+
+class _ProbeReport:
+    """Has the outcome of a probe judged. Only the judgement is for the log: probes may be many."""
+
+    __slots__ = ("_health", "_log")
+
+    def __init__(self, connector: Connector, log: Channel) -> None:
+        self._health = connector.health
+        self._log = log
+
+    def begins(self, backend: Backend) -> None:
+        self._log.debug(f"Trying whether {backend.name} answers")
+
+    def failed(self, backend: Backend, error: OSError) -> None:
+        timed_out = isinstance(error, TimeoutError) and error.errno is None
+        reason = "no answer within TIMEOUTconnect" if timed_out else os_reason(error)
+        self._log.debug(f"{backend.name}: {reason}")
+        self._health.failed(backend, reason, probed=True)
+
+    def stalled(self, backend: Backend, seconds: float) -> None:
+        """There is no other target that could follow."""
+
+    def overtaken(self, backend: Backend) -> None:
+        """There is no other address that could overtake it."""
+
+    def reached(self, backend: Backend) -> None:
+        self._health.reached(backend)
+
+    def unresolved(self, target: Target, error: OSError) -> None:
+        """Nothing is looked up."""
