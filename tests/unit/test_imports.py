@@ -42,7 +42,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"relay", "listen", "connect", "spawn", "vpn", "responder"}),
     frozenset({"readiness"}),
     frozenset({"tls", "negotiate"}),
-    frozenset({"sockopt", "resolve", "http_response"}),
+    frozenset({"sockopt", "resolve", "http_response", "refusals"}),
     frozenset({"log"}),
     frozenset({"jail"}),
     frozenset({"config"}),

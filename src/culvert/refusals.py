@@ -1,0 +1,40 @@
+"""Connections that are turned away: all of them counted, and the log told of it without being flooded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from culvert.log import Channel, Level
+from culvert.metrics import Counters
+
+INTERVAL = 1.0
+"""Seconds between two lines for the same reason: whoever is refused may come back as fast as he likes."""
+
+
+class Refusals:
+    """What the connections of one service are refused for.
+
+    A reason is a short word of Culvert's own (`denied`, `full`), never a peer's: it names a counter, and
+    there is a fixed number of them.
+    """
+
+    def __init__(self, log: Channel, counters: Counters, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds that never go back."""
+        self._log = log
+        self._counters = counters
+        self._clock = clock
+        self._next_line: dict[str, float] = {}
+        self._left_out: Counter[str] = Counter()
+
+    def refuse(self, reason: str, text: str, log: Channel | None = None) -> None:
+        """Count a refusal, and log `text` (by `log` where that is given) or have the next line tell of it."""
+        self._counters.refused[reason] += 1
+        now = self._clock()
+        if now < self._next_line.get(reason, now):
+            self._left_out[reason] += 1
+            return
+        self._next_line[reason] = now + INTERVAL
+        left_out = self._left_out.pop(reason, 0)
+        more = f" ({left_out} more like it since the last such line)" if left_out else ""
+        (log or self._log).write(Level.WARNING, text + more)
