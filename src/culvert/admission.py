@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterable
 
-from culvert.config.model import AcceptRate, ConnectionLimits
+from culvert.config.model import AcceptRate, ConnectionLimits, Service
 from culvert.errors import PeerError
 from culvert.ledger import Addresses, Bucket, Count, Ledger
 from culvert.resolve import InternetAddress
@@ -149,6 +150,22 @@ class Gate:
             place.release()
             raise
         return place
+
+
+def gates(limits: ConnectionLimits, services: Iterable[Service], ledger: Ledger) -> dict[str, Gate]:
+    """The gates of those services that need one, by their names; `limits` are the daemon's."""
+    daemon = (Scope("daemon", limits, ledger),) if limits else ()
+    found: dict[str, Gate] = {}
+    known = list(services)
+    for service in known:
+        own = (Scope(f"service {service.name}", service.limits, ledger),) if service.limits else ()
+        if own or daemon:
+            found[service.name] = Gate(*own, *daemon)
+    for service in known:
+        if service.name in found:  # who hands clients on to it gives them a place to enter it with
+            for name in service.server_names:
+                found.setdefault(name.primary, Gate())
+    return found
 
 
 class Place:

@@ -16,6 +16,7 @@ from cryptography import x509
 
 from culvert import sockopt
 from culvert.address import HostPort, show
+from culvert.admission import Place, RefusedError
 from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Peer, TlsPeer, converse
 from culvert.errors import BackendError, os_reason
@@ -50,6 +51,7 @@ class Connection:
         "_accepted",
         "_address",
         "_endpoint",
+        "_place",
         "_program",
         "_relay",
         "_securing",
@@ -62,17 +64,24 @@ class Connection:
     )
 
     def __init__(
-        self, shared: Shared, accepted: socket.socket | None, address: InternetAddress | None, ident: str
+        self,
+        shared: Shared,
+        accepted: socket.socket | None,
+        address: InternetAddress | None,
+        ident: str,
+        place: Place | None = None,
     ) -> None:
         """`accepted` is None where the service's own program takes the place of a client; `address` is None
-        there and for a client of a Unix socket, whose name for itself proves nothing.
+        there and for a client of a Unix socket, whose name for itself proves nothing. `place` is what it was
+        given at the service's gate; who admitted it releases it.
         """
         self._accepted = accepted
         self._address = address
         self._streams: dict[Side, Stream] = {}
         if accepted is not None:
             self._streams[Side.CLIENT] = accepted
-        self._securing = Securing(shared, shared.log.named(ident), ident)
+        self._place = place
+        self._securing = Securing(shared, shared.log.named(ident), ident, place)
         self._tls: Stream | None = None
         self._endpoint: Endpoint | None = None
         self._target = "the target"
@@ -96,6 +105,8 @@ class Connection:
         end = End.RESET
         try:
             end = await self._serve()
+        except RefusedError as refused:
+            self._shared.refusals.refuse(refused.limit, str(refused), self.log)
         except TlsError as error:
             end = End.TLS_FAILED
             self.log.error(str(error))
@@ -111,6 +122,8 @@ class Connection:
             self.log.notice("Connection ended with its worker")
             raise
         finally:
+            if self._place is not None:
+                self._place.secured()  # one that failed: the time to read its alert is no part of it
             await self._close(end)
 
     def describe(self, now: float) -> str:
@@ -130,6 +143,8 @@ class Connection:
         ends = self._ends()
         await converse(self._shared.protocol.before(ends), self, timeout)
         await self._secure()
+        if self._place is not None:
+            self._place.secured()
         await converse(self._shared.protocol.after(ends, self._securing.result()), self, timeout)
         return await self._carry()
 

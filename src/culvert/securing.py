@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, NoReturn
 
+from culvert.admission import Place
 from culvert.connect import Endpoint
 from culvert.errors import os_reason
 from culvert.handshake import Handshake, read_hello
@@ -38,6 +39,7 @@ class Securing:
 
     __slots__ = (
         "_peer",
+        "_place",
         "_role",
         "_server_name",
         "endpoint",
@@ -48,19 +50,20 @@ class Securing:
         "shared",
     )
 
-    def __init__(self, shared: Shared, log: Channel, ident: str) -> None:
+    def __init__(self, shared: Shared, log: Channel, ident: str, place: Place | None = None) -> None:
         self.shared = shared
         self.log = log
         self.ident = ident
         self.engine: Engine | None = None
         self.endpoint: Endpoint | None = None
         self.redirected = False
+        self._place = place
         self._server_name: str | None = None
         self._role = _ACCEPT
         self._peer = ""
 
     async def accept(self, stream: Stream, peer: str) -> None:
-        """Shake hands with a client. Raises TlsError."""
+        """Shake hands with a client. Raises TlsError, or RefusedError before it begins."""
         self._role, self._peer = _ACCEPT, peer
         hello = await self._choose_service(stream) if self.shared.hosts else None
         engine = self.shared.context.engine(self.shared.scratch)
@@ -123,6 +126,8 @@ class Securing:
             self.shared = chosen
             self.log = chosen.log.named(self.ident)
             self.log.info(f"SNI: {name} is for service [{chosen.config.name}]")
+            if chosen.gate is not None and self._place is not None:
+                self._place.enter(chosen.gate)
         elif name is not None:
             self.log.info(f"SNI: no service is for {name}")
         return hello

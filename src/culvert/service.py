@@ -15,6 +15,7 @@ from typing import Any
 
 from culvert import sockopt
 from culvert.address import show
+from culvert.admission import Gate, Place, RefusedError
 from culvert.config import model
 from culvert.connect import Connector, Targets
 from culvert.connection import Connection
@@ -24,6 +25,7 @@ from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.negotiate import protocol_of
 from culvert.readiness import Readiness
+from culvert.refusals import Refusals
 from culvert.resolve import InternetAddress
 from culvert.responder import ResponderClient
 from culvert.revocation import Revocation
@@ -55,6 +57,8 @@ class Prepared:
     listener: Listener | None
     turn: Turn | None
     """For a service that runs its program by itself: the right to do so."""
+    gate: Gate | None
+    """What limits its connections, if anything does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class RunningService:
             surroundings.readiness,
             log,
             self.counters,
+            Refusals(log, self.counters, self._loop.time),
+            prepared.gate,
             [],
         )
         self._stapling = StapleRenewal(config, context, responders, log)
@@ -175,6 +181,13 @@ class RunningService:
 
     def _take(self, accepted: socket.socket, address: InternetAddress | str) -> None:
         client = address if isinstance(address, tuple) else None
+        place: Place | None = None
+        if self._shared.gate is not None:
+            try:
+                place = self._shared.gate.admit(client)
+            except RefusedError as refused:
+                self._turn_away(accepted, refused)
+                return
         self.counters.accepted += 1
         try:
             accepted.setblocking(False)
@@ -182,8 +195,19 @@ class RunningService:
         except OSError as error:
             self._log.error(f"Connection from {show(address)}: {os_reason(error)} ({error.errno})")
             accepted.close()
+            if place is not None:
+                place.release()
             return
-        self._launch(Connection(self._shared, accepted, client, self._ident()))
+        task = self._launch(Connection(self._shared, accepted, client, self._ident(), place))
+        if place is not None:
+            task.add_done_callback(place.release)  # also of one that is cancelled before it begins
+
+    def _turn_away(self, accepted: socket.socket, refused: RefusedError) -> None:
+        """End a connection at once, by an RST: in a flood of them a FIN would leave us their TIME-WAIT."""
+        self._shared.refusals.refuse(refused.limit, str(refused))
+        with contextlib.suppress(OSError):
+            sockopt.reset_on_close(accepted)
+        accepted.close()
 
     def _launch(self, connection: Connection) -> asyncio.Task[None]:
         task = self._loop.create_task(self._guard(connection))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from culvert.admission import Gate
 from culvert.config.model import Service
 from culvert.connect import Connector
 from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.negotiate.script import Protocol
 from culvert.readiness import Readiness
+from culvert.refusals import Refusals
 from culvert.revocation import Revocation
 from culvert.spawn import Programs
 from culvert.tls.context import TlsContext
@@ -32,6 +34,9 @@ class Shared:
     readiness: Readiness
     log: Channel
     counters: Counters
+    refusals: Refusals
+    gate: Gate | None
+    """What stands before the service; None where nothing limits it."""
     hosts: list[Host]
     """The services that take over clients of this one by the name that they ask for."""
 

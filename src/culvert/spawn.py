@@ -134,16 +134,23 @@ class Program:
 class Programs:
     """The programs of one worker: started, watched and reaped."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        environment: Mapping[str, str],
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        """`prepare` is called in each new process, ahead of the program: it costs it its vfork(2)."""
         self._loop = loop
         self._environment = dict(environment)
+        self._prepare = prepare
         self._running: dict[int, Program] = {}
 
     def start(self, service: Service, variables: Mapping[str, str]) -> Program:
         """Run the service's `exec`, with `variables` added to its environment. Raises BackendError."""
         environment = self._environment | dict(variables)
         try:
-            program = (_on_terminal if service.pty else _on_socket)(service, environment)
+            program = (_on_terminal if service.pty else _on_socket)(service, environment, self._prepare)
         except OSError as error:
             raise BackendError(f"Cannot execute {service.exec}: {os_reason(error)}") from None
         watcher = os.pidfd_open(program.pid)
@@ -170,7 +177,9 @@ def _arguments(service: Service) -> list[str]:
     return list(service.exec_args) or [str(service.exec)]
 
 
-def _on_socket(service: Service, environment: Mapping[str, str]) -> Program:
+def _on_socket(
+    service: Service, environment: Mapping[str, str], prepare: Callable[[], None] | None
+) -> Program:
     ours, theirs = socket.socketpair()
     with theirs:
         try:
@@ -182,6 +191,7 @@ def _on_socket(service: Service, environment: Mapping[str, str]) -> Program:
                 stderr=theirs.fileno(),
                 env=environment,
                 start_new_session=True,
+                preexec_fn=prepare,  # noqa: PLW1509
             )
         except BaseException:
             ours.close()
@@ -190,7 +200,14 @@ def _on_socket(service: Service, environment: Mapping[str, str]) -> Program:
     return Program(process, ProgramSocket(ours))
 
 
-def _on_terminal(service: Service, environment: Mapping[str, str]) -> Program:
+def _on_terminal(
+    service: Service, environment: Mapping[str, str], prepare: Callable[[], None] | None
+) -> Program:
+    def begin() -> None:
+        _take_terminal()
+        if prepare is not None:
+            prepare()
+
     try:
         master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
@@ -208,7 +225,7 @@ def _on_terminal(service: Service, environment: Mapping[str, str]) -> Program:
                 stderr=slave,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_take_terminal,  # noqa: PLW1509
+                preexec_fn=begin,  # noqa: PLW1509
             )
         finally:
             os.close(slave)

@@ -45,10 +45,10 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"admission"}),
     frozenset({"sockopt", "resolve", "http_response", "refusals"}),
     frozenset({"log"}),
-    frozenset({"jail"}),
+    frozenset({"jail", "descriptors"}),
     frozenset({"config"}),
     frozenset({"address"}),
-    frozenset({"metrics", "idents", "turn", "ledger", "descriptors"}),
+    frozenset({"metrics", "idents", "turn", "ledger"}),
     frozenset({"errors"}),
     frozenset({"version"}),
 )

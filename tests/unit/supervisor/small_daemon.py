@@ -79,6 +79,9 @@ class SmallGeneration:
     def announce(self) -> None:
         self._lines.info(f"bound to {self._listener.getsockname()[1]}")
 
+    def bury(self, pid: int) -> None:
+        pass
+
     def disown(self, heir: Generation) -> None:
         self._listener.close()
 
