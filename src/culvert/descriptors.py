@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -82,18 +82,27 @@ class Demand:
 
 
 class DescriptorLimit:
-    """RLIMIT_NOFILE of this process, raised once; `first` is the soft limit that it was started with."""
+    """RLIMIT_NOFILE of this process, raised once.
+
+    `first` is the soft limit that it was started with, `now` the one in force.
+    """
 
     def __init__(self) -> None:
-        self.first, self.now = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.first, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Refused where the hard limit is beyond what the kernel lets a process have (fs.nr_open).
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (self.now, self.now))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._hard, self._hard))
         self.now = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
-    def restoring(self) -> Callable[[], None] | None:
-        """What gives a program its limit back, in the child before exec; None where nothing was raised."""
-        return self._restore if self.first != self.now else None
+    def lower(self) -> None:
+        """Have this process, which is about to become a program, have the limit of the start."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.first, self._hard))
 
-    def _restore(self) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.first, self.now))
+    @contextlib.contextmanager
+    def lowered(self) -> Iterator[None]:
+        """Have what is started meanwhile have the limit of the start. Descriptors above it stay open."""
+        self.lower()
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.now, self._hard))

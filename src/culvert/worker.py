@@ -94,9 +94,7 @@ class Worker:
         self._prepared = assignment.services
         log = assignment.log
         self._main = assignment.main
-        limit = assignment.descriptors
-        restoring = limit.restoring() if limit is not None else None
-        self._programs = Programs(self._loop, _environment(assignment.options), restoring)
+        self._programs = Programs(self._loop, _environment(assignment.options), assignment.descriptors)
         surroundings = Surroundings(
             self._readiness,
             Scratch(),

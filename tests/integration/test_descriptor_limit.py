@@ -11,12 +11,13 @@ import pytest
 from .certificates import Certificates
 from .daemon import command
 from .echo import echo_service, trusting
-from .harness import Culvert, require
+from .harness import Culvert, eventually, require
 from .peers import Peers, read_all
 
 Start = Callable[..., Culvert]
 
 SOFT, HARD = 300, 1500
+ULIMIT = "exec = /bin/sh\nexecArgs = sh -c ulimit${IFS}-Sn;ulimit${IFS}-Hn"
 SHORTAGE = r'"maxConnections" lets in 1000 clients, .* may need 3068 descriptors .* the limit is 1500'
 
 
@@ -30,12 +31,25 @@ def limited() -> list[str]:
 def test_it_is_raised_here_and_not_for_programs(
     culvert: Start, certificates: Certificates, peers: Peers, workers: int, pty: str
 ) -> None:
-    sink = "exec = /bin/sh\nexecArgs = sh -c ulimit${IFS}-Sn;ulimit${IFS}-Hn"
-    daemon = culvert(echo_service(certificates, sink=sink, more=pty), workers=workers, prefix=limited())
+    daemon = culvert(echo_service(certificates, sink=ULIMIT, more=pty), workers=workers, prefix=limited())
     for pid in daemon.tree():
         assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (HARD, HARD)
     tls = peers.tls(daemon.port("echo"), trusting(certificates.ca.cert))
     assert read_all(tls).split() == [b"%d" % SOFT, b"%d" % HARD]
+
+
+def test_programs_have_their_own_where_more_is_open_than_they_may(
+    culvert: Start, certificates: Certificates, peers: Peers
+) -> None:
+    """Then there is no room below theirs for what it takes to start one."""
+    daemon = culvert(
+        echo_service(certificates, sink=ULIMIT), workers=0, prefix=[require("prlimit"), "--nofile=40:1500"]
+    )
+    before = daemon.descriptors()
+    silent = [peers.dial(daemon.port("echo")) for _ in range(60)]
+    eventually(lambda: daemon.descriptors() >= before + len(silent), "all of them")
+    tls = peers.tls(daemon.port("echo"), trusting(certificates.ca.cert))
+    assert read_all(tls).split() == [b"40", b"1500"]
 
 
 def test_one_that_is_too_low_is_warned_of_at_each_start_and_reload(

@@ -80,17 +80,10 @@ def test_the_soft_limit_becomes_the_hard_one_and_a_program_gets_its_own_back() -
         limit = DescriptorLimit()
         assert (limit.first, limit.now) == (100, 200)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (200, 200)
-        restore = limit.restoring()
-        assert restore is not None
-        restore()
+        with limit.lowered():
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (100, 200)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (200, 200)
+        limit.lower()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (100, 200)
 
     assert in_child(raise_it) == (0, "")
-
-
-def test_where_nothing_was_raised_there_is_nothing_to_give_back() -> None:
-    def leave_it() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
-        assert DescriptorLimit().restoring() is None
-
-    assert in_child(leave_it) == (0, "")
