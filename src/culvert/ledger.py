@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import weakref
 
 SLOTS = 4096
 """Processes that can count at a time: far more than there are in a daemon with the most workers and several
@@ -43,7 +44,8 @@ class Ledger:
     def __init__(self) -> None:
         # The owners of the slots behind their number: how many there are up to the last one that is taken.
         self._owners = _numbers(1 + SLOTS)
-        self._lock = Lock()
+        self._file = _File()
+        self._lock = Lock(self._file, 0)
         self._slot: int | None = None
         self._process = 0
         self._counts: dict[str, Count] = {}
@@ -92,7 +94,9 @@ class Ledger:
 
     def bucket(self, name: str) -> Bucket:
         """The tokens of this name; to be asked for before the fork."""
-        return self._buckets.setdefault(name, Bucket(self._lock))
+        if name not in self._buckets:
+            self._buckets[name] = Bucket(Lock(self._file, 1 + len(self._buckets)))
+        return self._buckets[name]
 
     def addresses(self) -> Addresses:
         """The connections of each address; to be asked for before the fork."""
@@ -253,19 +257,31 @@ class Bucket:
             self._full_at[0] -= 1 / rate
 
 
-class Lock:
-    """A lock between processes; the kernel lets go of it when its holder ends (a record lock, fcntl(2))."""
-
-    __slots__ = ("_fd",)
+class _File:
+    """A file in memory that is closed when nobody has this object any more."""
 
     def __init__(self) -> None:
-        self._fd = os.memfd_create("culvert-ledger")
+        self.fd = os.memfd_create("culvert-ledger")
+        weakref.finalize(self, os.close, self.fd)
+
+
+class Lock:
+    """A lock between processes; the kernel lets go of it when its holder ends (a record lock, fcntl(2)).
+
+    It is one byte of a file: locks of different bytes have nothing to do with each other.
+    """
+
+    __slots__ = ("_byte", "_file")
+
+    def __init__(self, file: _File, byte: int) -> None:
+        self._file = file
+        self._byte = byte
 
     def __enter__(self) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        fcntl.lockf(self._file.fd, fcntl.LOCK_EX, 1, self._byte)
 
     def __exit__(self, *_: object) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        fcntl.lockf(self._file.fd, fcntl.LOCK_UN, 1, self._byte)
 
 
 _ROUNDING = 1e-9

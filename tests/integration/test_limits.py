@@ -140,8 +140,7 @@ def test_the_total_is_of_all_workers(door: Door) -> None:
     with door.only(one):
         door.refuse(r"too many clients \(>=3\)")
     finish(last)
-    with door.only(one):
-        door.await_place()
+    door.await_place()
 
 
 def test_the_daemons_total_is_of_all_services(door: Door, workers: int) -> None:

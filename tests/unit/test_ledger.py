@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -120,6 +121,17 @@ class TestCount:
         assert count.take(1)
         ledger.claim()
         assert not count.take(1)
+
+    def test_one_that_nobody_has_any_more_leaves_no_descriptor(self) -> None:
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count of names is all
+        for _ in range(3):
+            ledger = Ledger()
+            ledger.bucket("b")
+            ledger.addresses()
+            ledger.count("c")
+        del ledger
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
     def test_a_fork_has_a_slot_of_its_own(self) -> None:
         ledger = Ledger()
