@@ -9,7 +9,7 @@ gate, and pays nothing. The life of a connection at its gate:
 3. `Place.enter` where another service takes the client over, by the server name that it asks for.
 4. `Place.secured` at the end of the handshake, `Place.release` at the end of the connection.
 
-Where there is no room, 1 to 3 raise a RefusedError; what a place holds by then, it holds until its release.
+Where there is no room, 1 to 3 raise a NoRoomError; what a place holds by then, it holds until its release.
 """
 
 from __future__ import annotations
@@ -19,20 +19,16 @@ import time
 from collections.abc import Iterable
 
 from culvert.config.model import AcceptRate, ConnectionLimits, Service
-from culvert.errors import PeerError
 from culvert.ledger import Addresses, Bucket, Count, Ledger
+from culvert.refusals import RefusedError
 from culvert.resolve import InternetAddress
 
 _MAPPED = bytes(10) + b"\xff\xff"
 """How an IPv4 address begins as an IPv6 one (RFC 4291, 2.5.5.2)."""
 
 
-class RefusedError(PeerError):
-    """There is no room for a connection. `limit` is the option that says so; `reason` is for the log."""
-
-    def __init__(self, limit: str, reason: str) -> None:
-        super().__init__(reason)
-        self.limit = limit
+class NoRoomError(RefusedError):
+    """There is no room for a connection. The key is the option that says so, the text a line for the log."""
 
 
 def network(address: InternetAddress) -> bytes:
@@ -64,7 +60,7 @@ class _Number:
 
     def take(self) -> None:
         if not self._count.take(self._limit):
-            raise RefusedError(*self._error)
+            raise NoRoomError(*self._error)
 
 
 class _PerAddress:
@@ -84,7 +80,7 @@ class _PerAddress:
         hasher.update(network(address))
         key = hasher.digest()
         if not self._addresses.take(key, self._limit):
-            raise RefusedError(
+            raise NoRoomError(
                 "maxConnectionsPerIP",
                 f"Connection rejected: too many clients from {address[0]} (>={self._limit})",
             )
@@ -102,7 +98,7 @@ class _Rate:
 
     def take(self) -> None:
         if not self._bucket.take(self._rate.per_second, self._rate.burst, time.monotonic()):
-            raise RefusedError(
+            raise NoRoomError(
                 "acceptRate",
                 f"Connection rejected: more than {self._rate.per_second} new client(s) a second",
             )
@@ -142,11 +138,11 @@ class Gate:
         self.scopes = scopes
 
     def admit(self, address: InternetAddress | None) -> Place:
-        """A place for a connection from here; without an address it counts for none. Raises RefusedError."""
+        """A place for a connection from here; without an address it counts for none. Raises NoRoomError."""
         place = Place(address)
         try:
             place.enter(self)
-        except RefusedError:
+        except NoRoomError:
             place.release()
             raise
         return place
@@ -181,7 +177,7 @@ class Place:
         self._keys: list[tuple[_PerAddress, bytes]] = []
 
     def enter(self, gate: Gate) -> None:
-        """Take what this gate asks for and those before it did not. Raises RefusedError."""
+        """Take what this gate asks for and those before it did not. Raises NoRoomError."""
         fresh = [scope for scope in gate.scopes if scope not in self._scopes]
         for scope in fresh:
             self._scopes.append(scope)
@@ -195,7 +191,7 @@ class Place:
         _spend([scope.rate for scope in fresh if scope.rate is not None])
 
     def attribute(self, address: InternetAddress) -> None:
-        """Count for this address, and for no other one any more. Raises RefusedError."""
+        """Count for this address, and for no other one any more. Raises NoRoomError."""
         self._give_keys()
         self._address = address
         for scope in self._scopes:
@@ -226,11 +222,11 @@ class Place:
 
 
 def _spend(rates: list[_Rate]) -> None:
-    """Take of each rate, or of none. Raises RefusedError."""
+    """Take of each rate, or of none. Raises NoRoomError."""
     for index, rate in enumerate(rates):
         try:
             rate.take()
-        except RefusedError:
+        except NoRoomError:
             for spent in rates[:index]:
                 spent.give()
             raise

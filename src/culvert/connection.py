@@ -16,12 +16,13 @@ from cryptography import x509
 
 from culvert import sockopt
 from culvert.address import HostPort, show
-from culvert.admission import Place, RefusedError
+from culvert.admission import Place
 from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Peer, TlsPeer, converse
 from culvert.errors import BackendError, os_reason
 from culvert.log import Channel
 from culvert.negotiate.script import Ends, NegotiationError, Side
+from culvert.refusals import RefusedError
 from culvert.relay import End, Limits, Relay, Stream
 from culvert.resolve import InternetAddress, SocketAddress
 from culvert.securing import Securing
@@ -105,14 +106,15 @@ class Connection:
         end = End.RESET
         try:
             end = await self._serve()
-        except RefusedError as refused:
-            self._shared.refusals.refuse(refused.limit, str(refused), self.log)
         except TlsError as error:
             end = End.TLS_FAILED
             self.log.error(str(error))
         except NegotiationError as error:
             end = End.NEGOTIATION_FAILED
             self.log.error(f"Negotiation failed for {self.peer}: {error}")
+        except RefusedError as error:
+            end = End.REFUSED
+            self._log_refusal(error)
         except BackendError as error:
             self.log.error(str(error))
         except OSError as error:
@@ -260,6 +262,9 @@ class Connection:
         """Say so at once: it may be long before the connection ends (of `Observer`)."""
         self.log.info("TLS closed without close_notify: what came may be truncated")
 
+    def _log_refusal(self, error: RefusedError) -> None:
+        self._shared.refusals.refuse(error.key, str(error), self.log)
+
     async def _close(self, end: End) -> None:
         relay, counters = self._relay, self._shared.counters
         if self._program is not None:
@@ -272,6 +277,9 @@ class Connection:
             counters.sent_to_tls += relay.sent_to_tls
             counters.sent_to_plain += relay.sent_to_plain
         counters.ended[end.value] += 1
+        if end is End.REFUSED:  # there may be many, and they have their line
+            await self._close_streams(end)
+            return
         verb = "closed" if end in (End.CLOSED, End.UNANSWERED) else "reset"
         sent = (relay.sent_to_tls, relay.sent_to_plain) if relay is not None else (0, 0)
         self.log.notice(f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket")
@@ -289,7 +297,7 @@ class Connection:
                 self.log.info("TIMEOUTclose exceeded: closing")
 
     async def _close_streams(self, end: End) -> None:
-        reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED)
+        reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED, End.REFUSED)
         last = self._told(end)
         for stream in self._streams.values():
             if stream is last:

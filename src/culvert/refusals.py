@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from culvert.errors import PeerError
 from culvert.log import Channel, Level
 from culvert.metrics import Counters
 
 INTERVAL = 1.0
 """Seconds between two lines for the same reason: whoever is refused may come back as fast as he likes."""
+
+
+class RefusedError(PeerError):
+    """A connection is turned away before its handshake; `key` is the word that `Refusals` counts it by."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
 
 
 class Refusals:

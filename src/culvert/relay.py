@@ -78,6 +78,7 @@ class End(enum.Enum):
     RESET = "reset"
     TLS_FAILED = "TLS failed"
     NEGOTIATION_FAILED = "negotiation failed"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)

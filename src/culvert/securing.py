@@ -63,7 +63,7 @@ class Securing:
         self._peer = ""
 
     async def accept(self, stream: Stream, peer: str) -> None:
-        """Shake hands with a client. Raises TlsError, or RefusedError before it begins."""
+        """Shake hands with a client. Raises TlsError, or RefusedError before that."""
         self._role, self._peer = _ACCEPT, peer
         hello = await self._choose_service(stream) if self.shared.hosts else None
         engine = self.shared.context.engine(self.shared.scratch)

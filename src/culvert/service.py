@@ -15,7 +15,7 @@ from typing import Any
 
 from culvert import sockopt
 from culvert.address import show
-from culvert.admission import Gate, Place, RefusedError
+from culvert.admission import Gate, NoRoomError, Place
 from culvert.config import model
 from culvert.connect import Connector, Targets
 from culvert.connection import Connection
@@ -185,7 +185,7 @@ class RunningService:
         if self._shared.gate is not None:
             try:
                 place = self._shared.gate.admit(client)
-            except RefusedError as refused:
+            except NoRoomError as refused:
                 self._turn_away(accepted, refused)
                 return
         self.counters.accepted += 1
@@ -202,9 +202,9 @@ class RunningService:
         if place is not None:
             task.add_done_callback(place.release)  # also of one that is cancelled before it begins
 
-    def _turn_away(self, accepted: socket.socket, refused: RefusedError) -> None:
+    def _turn_away(self, accepted: socket.socket, refused: NoRoomError) -> None:
         """End a connection at once, by an RST: in a flood of them a FIN would leave us their TIME-WAIT."""
-        self._shared.refusals.refuse(refused.limit, str(refused))
+        self._shared.refusals.refuse(refused.key, str(refused))
         with contextlib.suppress(OSError):
             sockopt.reset_on_close(accepted)
         accepted.close()

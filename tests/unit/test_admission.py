@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from culvert.admission import Gate, Place, RefusedError, Scope, network
+from culvert.admission import Gate, NoRoomError, Place, Scope, network
 from culvert.config.model import AcceptRate, ConnectionLimits
 from culvert.ledger import Ledger
 
@@ -34,9 +34,9 @@ def doors() -> Doors:
 
 def refused(gate: Gate, address: tuple[str, int] | None = ONE) -> str:
     """Which limit refuses the next one."""
-    with pytest.raises(RefusedError) as raised:
+    with pytest.raises(NoRoomError) as raised:
         gate.admit(address)
-    return raised.value.limit
+    return raised.value.key
 
 
 def test_connections_are_held_to_their_end(doors: Doors) -> None:
@@ -52,7 +52,7 @@ def test_connections_are_held_to_their_end(doors: Doors) -> None:
 def test_the_line_is_the_references(doors: Doors) -> None:
     gate = doors.gate(connections=1)
     gate.admit(None)
-    with pytest.raises(RefusedError, match=r"^Connection rejected: too many clients \(>=1\)$"):
+    with pytest.raises(NoRoomError, match=r"^Connection rejected: too many clients \(>=1\)$"):
         gate.admit(None)
 
 
@@ -100,7 +100,7 @@ def test_an_address_that_is_known_later(doors: Doors) -> None:
     first = gate.admit(None)
     first.attribute(ONE)
     second = gate.admit(None)
-    with pytest.raises(RefusedError):
+    with pytest.raises(NoRoomError):
         second.attribute(ONE)
     first.release()
     second.release()
@@ -162,7 +162,7 @@ def test_who_goes_on_to_another_service_counts_for_both_and_once_for_the_daemon(
     place = first.admit(ONE)
     place.enter(second)
     late = first.admit(OTHER)
-    with pytest.raises(RefusedError):
+    with pytest.raises(NoRoomError):
         late.enter(second)
     late.release()
     totals = {
