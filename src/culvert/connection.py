@@ -297,7 +297,7 @@ class Connection:
                 self.log.info("TIMEOUTclose exceeded: closing")
 
     async def _close_streams(self, end: End) -> None:
-        reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED, End.REFUSED)
+        reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED)
         last = self._told(end)
         for stream in self._streams.values():
             if stream is last:

@@ -251,8 +251,6 @@ class _Build:
             main = log.channel(options.debug, "main")
             self._report(configuration, main)
             _report_lifetimes(services, contexts, main)
-            if self._descriptors is not None:
-                _report_descriptors(Demand.of(options, services), self._descriptors.now, main)
             for opened in filter(None, map(psk.openness, services)):
                 main.warning(opened)
             prepared = self._prepare(
@@ -305,6 +303,9 @@ class _Build:
             # A finding on a service names it, in the words that monitors look for.
             text = finding.message if finding.service is not None else str(finding)
             main.write(_LEVELS[finding.severity], text)
+        if self._descriptors is not None:
+            demand = Demand.of(configuration.options, configuration.services)
+            _report_descriptors(demand, self._descriptors.now, main)
         for name in self._refused:
             main.warning(f"A reload does not change '{name}': restart for the new value")
 
