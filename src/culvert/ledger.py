@@ -165,13 +165,14 @@ class Addresses:
 
     def empty(self, slot: int) -> None:
         if slot < TABLES:
-            # The pages go, and read as zeros again.
-            self._keys.madvise(mmap.MADV_REMOVE, slot * _TABLE, _TABLE)
-            self._numbers_map.madvise(mmap.MADV_REMOVE, slot * ENTRIES * _NUMBER, ENTRIES * _NUMBER)
+            _clear(self._keys, slot * _TABLE, _TABLE)
+            _clear(self._numbers_map, slot * ENTRIES * _NUMBER, ENTRIES * _NUMBER)
 
     def hasher(self, name: str) -> hashlib.blake2b:
         """What makes keys of addresses, for those who count under this name: feed a copy with an address."""
-        return hashlib.blake2b(name.encode() + b"\0", digest_size=_KEY, key=self._secret)
+        return hashlib.blake2b(
+            name.encode() + b"\0", digest_size=_KEY, key=self._secret, usedforsecurity=False
+        )
 
     def take(self, key: bytes, limit: int) -> bool:
         """Hold one more of this key, unless there are `limit` already; whether it is held."""
@@ -290,6 +291,14 @@ _ROUNDING = 1e-9
 
 def _numbers(count: int) -> memoryview:
     return memoryview(mmap.mmap(-1, count * _NUMBER)).cast("I")
+
+
+def _clear(memory: mmap.mmap, start: int, size: int) -> None:
+    """Make zeros of whole pages, and give them back where the kernel takes them."""
+    try:
+        memory.madvise(mmap.MADV_REMOVE, start, size)
+    except OSError:
+        memory[start : start + size] = bytes(size)
 
 
 def _row(key: bytes) -> int:
