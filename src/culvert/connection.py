@@ -16,6 +16,7 @@ from cryptography import x509
 
 from culvert import sockopt
 from culvert.address import HostPort, show
+from culvert.admission import Place
 from culvert.arrival import arrive
 from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
@@ -55,6 +56,7 @@ class Connection:
         "_endpoint",
         "_ends",
         "_leave",
+        "_place",
         "_program",
         "_relay",
         "_securing",
@@ -67,10 +69,16 @@ class Connection:
     )
 
     def __init__(
-        self, shared: Shared, accepted: socket.socket | None, address: InternetAddress | None, ident: str
+        self,
+        shared: Shared,
+        accepted: socket.socket | None,
+        address: InternetAddress | None,
+        ident: str,
+        place: Place | None = None,
     ) -> None:
         """`accepted` is None where the service's own program takes the place of a client; `address` is None
-        there and for a client of a Unix socket, whose name for itself proves nothing.
+        there and for a client of a Unix socket, whose name for itself proves nothing. `place` is what it was
+        given at the service's gate; who admitted it releases it.
         """
         self._accepted = accepted
         self._address = address
@@ -79,7 +87,8 @@ class Connection:
         self._addressed: set[Side] = set()
         if accepted is not None:
             self._streams[Side.CLIENT] = accepted
-        self._securing = Securing(shared, shared.log.named(ident), ident)
+        self._place = place
+        self._securing = Securing(shared, shared.log.named(ident), ident, place)
         self._tls: Stream | None = None
         self._endpoint: Endpoint | None = None
         self._leave: Callable[[Endpoint], None] | None = None
@@ -128,6 +137,8 @@ class Connection:
             self.log.notice("Connection ended with its worker")
             raise
         finally:
+            if self._place is not None:
+                self._place.secured()  # one that failed: the time to read its alert is no part of it
             await self._close(end)
 
     def describe(self, now: float) -> str:
@@ -153,6 +164,8 @@ class Connection:
                 with contextlib.suppress(NegotiationError):
                     await conversation.follow(say(Side.CLIENT, words))
             raise
+        if self._place is not None:
+            self._place.secured()
         secured = self._securing.result(carried)
         await conversation.follow(self._shared.protocol.after(self._ends, secured))
         return await self._carry()
@@ -162,6 +175,8 @@ class Connection:
         self._ends = await arrive(self._shared, accepted, self._address)
         self._address = self._ends.source
         self.peer = _shown(self._shared, accepted, self._address)
+        if self._place is not None and self._shared.config.proxy.accept and self._address is not None:
+            self._place.attribute(self._address)
         await self._shared.access.admit(self._ends, self.log)
 
     async def _secure(self) -> None:
@@ -273,9 +288,8 @@ class Connection:
         self.log.info("TLS closed without close_notify: what came may be truncated")
 
     def _log_refusal(self, error: RefusedError) -> None:
-        name = self._shared.config.name
-        text = f"Service [{name}] refused connection from {self.peer}: {error}"
-        self._shared.refusals.refuse(error.key, text, self.log)
+        line = error.line(self._shared.config.name, self.peer)
+        self._shared.refusals.refuse(error.key, line, self.log)
 
     async def _close(self, end: End) -> None:
         relay, counters = self._relay, self._shared.counters

@@ -11,15 +11,18 @@ import dataclasses
 import datetime
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from culvert import config, connect, libwrap, privileges, worker
 from culvert.address import Address, UnixPath, show
+from culvert.admission import Gate, gates
 from culvert.config.model import Configuration, GlobalOptions, Service
+from culvert.descriptors import Demand, DescriptorLimit
 from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError, os_reason
 from culvert.idents import ConnectionNumbers
+from culvert.ledger import Ledger
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import Channel, Level, Log, open_log
 from culvert.service import Prepared
@@ -87,6 +90,10 @@ class Generation:
     numbers: ConnectionNumbers
     turns: dict[str, Turn]
     watched: Watched | None
+    ledger: Ledger | None
+    """What its workers and those before them hold; None where nothing was ever limited."""
+    descriptors: DescriptorLimit | None
+    """Where this process has raised its own: programs get the one of before."""
     jailed: bool = False
     """Whether this process is in the jail, where the paths of its files start at the root."""
 
@@ -117,8 +124,16 @@ class Generation:
         privileges.drop(None, self.identity)
 
     def assignment(self, index: int) -> worker.Assignment:
-        """What the worker of this index has to do."""
-        return worker.Assignment(self.services, self.options, self.log, self.numbers, index == 0)
+        """What the worker of this index has to do. Raises OSError where it cannot be counted."""
+        if self.ledger is not None:
+            self.ledger.claim()
+        return worker.Assignment(
+            self.services, self.options, self.log, self.numbers, self.descriptors, index == 0
+        )
+
+    def bury(self, pid: int) -> None:
+        if self.ledger is not None:
+            self.ledger.bury(pid)
 
     def disown(self, heir: Generation) -> None:
         for bound in self._without(heir):
@@ -170,16 +185,19 @@ def no_terminal(path: str) -> bytes:
 
 
 def builder(
-    source: ConfigurationSource, ask: AskPassPhrase = no_terminal
+    source: ConfigurationSource,
+    ask: AskPassPhrase = no_terminal,
+    descriptors: DescriptorLimit | None = None,
 ) -> Callable[[Generation | None], Generation]:
     """What loads the configuration and makes a generation of it, given the one that it is to follow.
 
     `ask` asks for pass phrases, once for each locked file: a reload must do without a terminal.
+    `descriptors` is this process's limit, where that was raised.
     """
     phrases = PassPhrases(ask)
 
     def build(previous: Generation | None) -> Generation:
-        return _Build(source, phrases, previous).run()
+        return _Build(source, phrases, previous, descriptors).run()
 
     return build
 
@@ -188,11 +206,16 @@ class _Build:
     """One attempt to make a generation."""
 
     def __init__(
-        self, source: ConfigurationSource, phrases: PassPhrases, previous: Generation | None
+        self,
+        source: ConfigurationSource,
+        phrases: PassPhrases,
+        previous: Generation | None,
+        descriptors: DescriptorLimit | None,
     ) -> None:
         self._source = source
         self._phrases = phrases
         self._previous = previous
+        self._descriptors = descriptors
         self._binder = Binder(previous.bound() if previous is not None else ())
         self._refused: list[str] = []
         self._reading = f"Reading configuration from {source.kind} {source.name}"
@@ -212,6 +235,7 @@ class _Build:
         services = configuration.services
         if options.chroot is None:
             services = tuple(_anchored(service) for service in services)
+        ledger = self._ledger(options, services)
         watched = Watched.of(services, options.chroot) if options.watch else None
         contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed
@@ -232,7 +256,11 @@ class _Build:
             for service in () if jailed else services:
                 if (warning := libwrap.lets_everybody_in(service, options.chroot)) is not None:
                     main.warning(warning)
-            prepared = self._prepare(zip(services, contexts, listeners, strict=True), main)
+            prepared = self._prepare(
+                zip(services, contexts, listeners, strict=True),
+                gates(options.limits, services, ledger) if ledger is not None else {},
+                main,
+            )
             main.notice("Configuration successful")
         except BaseException:
             self._binder.undo()
@@ -247,6 +275,8 @@ class _Build:
             ConnectionNumbers() if self._previous is None else self._previous.numbers,
             self._turns(prepared),
             watched,
+            ledger,
+            self._descriptors,
             jailed,
         )
 
@@ -276,11 +306,17 @@ class _Build:
             # A finding on a service names it, in the words that monitors look for.
             text = finding.message if finding.service is not None else str(finding)
             main.write(_LEVELS[finding.severity], text)
+        if self._descriptors is not None:
+            demand = Demand.of(configuration.options, configuration.services)
+            _report_descriptors(demand, self._descriptors.now, main)
         for name in self._refused:
             main.warning(f"A reload does not change '{name}': restart for the new value")
 
     def _prepare(
-        self, parts: Iterable[tuple[Service, TlsContext, Listener | None]], main: Channel
+        self,
+        parts: Iterable[tuple[Service, TlsContext, Listener | None]],
+        gate_of: Mapping[str, Gate],
+        main: Channel,
     ) -> tuple[Prepared, ...]:
         return tuple(
             Prepared(
@@ -291,9 +327,16 @@ class _Build:
                 listener,
                 self._turn(service),
                 libwrap.load(service),
+                gate_of.get(service.name),
             )
             for service, context, listener in parts
         )
+
+    def _ledger(self, options: GlobalOptions, services: Sequence[Service]) -> Ledger | None:
+        known = self._previous.ledger if self._previous is not None else None
+        if known is None and (options.limits or any(service.limits for service in services)):
+            return Ledger()
+        return known
 
     def _contexts(self, services: Sequence[Service]) -> list[TlsContext]:
         """Every service's context; the faults of all of them are reported together."""
@@ -336,6 +379,14 @@ def _report_lifetimes(services: Sequence[Service], contexts: Sequence[TlsContext
             if depth == 0 or lifetime.ends_soon:
                 level = Level.WARNING if lifetime.ends_soon else Level.INFO
                 main.write(level, f"Service [{service.name}]: {lifetime}")
+
+
+def _report_descriptors(demand: Demand, limit: int, main: Channel) -> None:
+    """Log whether there are as many descriptors as the limits on connections ask for."""
+    if (shortage := demand.shortage(limit)) is not None:
+        main.warning(str(shortage))
+    elif demand.most is None:
+        main.info(f"A process may open {limit} descriptors, enough for {demand.room(limit)} connections")
 
 
 def _worker_count(options: GlobalOptions) -> int:

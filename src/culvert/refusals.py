@@ -20,6 +20,10 @@ class RefusedError(PeerError):
         super().__init__(reason)
         self.key = key
 
+    def line(self, service: str, peer: str) -> str:
+        """What the log says of it."""
+        return f"Service [{service}] refused connection from {peer}: {self}"
+
 
 class Refusals:
     """What the connections of one service are refused for.

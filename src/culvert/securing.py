@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, NoReturn
 
+from culvert.admission import Place
 from culvert.connect import Endpoint
 from culvert.errors import os_reason
 from culvert.handshake import Handshake, read_hello
@@ -38,6 +39,7 @@ class Securing:
 
     __slots__ = (
         "_peer",
+        "_place",
         "_role",
         "_server_name",
         "_sessions",
@@ -49,7 +51,7 @@ class Securing:
         "shared",
     )
 
-    def __init__(self, shared: Shared, log: Channel, ident: str) -> None:
+    def __init__(self, shared: Shared, log: Channel, ident: str, place: Place | None = None) -> None:
         self.shared = shared
         self.log = log
         self.ident = ident
@@ -57,6 +59,7 @@ class Securing:
         self.endpoint: Endpoint | None = None
         self.redirected = False
         self._sessions = shared.context.sessions
+        self._place = place
         self._server_name: str | None = None
         self._role = _ACCEPT
         self._peer = ""
@@ -128,6 +131,8 @@ class Securing:
             self.log = chosen.log.named(self.ident)
             self.log.info(f"SNI: {name} is for service [{chosen.config.name}]")
             await chosen.access.admit(ends, self.log)
+            if chosen.gate is not None and self._place is not None:
+                self._place.enter(chosen.gate)
         elif name is not None:
             self.log.info(f"SNI: no service is for {name}")
         return hello

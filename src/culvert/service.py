@@ -16,6 +16,7 @@ from typing import Any
 from culvert import sockopt
 from culvert.access import AccessControl
 from culvert.address import show
+from culvert.admission import Gate, Place
 from culvert.config import model
 from culvert.connect import Connector, Targets, TargetState, Upkeep
 from culvert.connection import Connection
@@ -59,6 +60,8 @@ class Prepared:
     turn: Turn | None
     """For a service that runs its program by itself: the right to do so."""
     wrappers: TcpWrappers | None
+    gate: Gate | None
+    """What limits its connections, if anything does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class RunningService:
             self.counters,
             AccessControl(config, prepared.wrappers),
             Refusals(log, self.counters, self._loop.time),
+            prepared.gate,
             [],
         )
         self._stapling = StapleRenewal(config, context, responders, log)
@@ -190,9 +194,10 @@ class RunningService:
 
     def _take(self, accepted: socket.socket, address: InternetAddress | str) -> None:
         client = address if isinstance(address, tuple) else None
+        place: Place | None = None
         self.counters.accepted += 1
         try:
-            self._shared.access.check_connecting(client)
+            place = self._admit(client)
             accepted.setblocking(False)
             sockopt.apply(accepted, self._settings)
         except RefusedError as error:
@@ -201,15 +206,26 @@ class RunningService:
         except OSError as error:
             self._log.error(f"Connection from {show(address)}: {os_reason(error)} ({error.errno})")
             accepted.close()
+            if place is not None:
+                place.release()
             return
-        self._launch(Connection(self._shared, accepted, client, self._ident()))
+        task = self._launch(Connection(self._shared, accepted, client, self._ident(), place))
+        if place is not None:
+            task.add_done_callback(place.release)  # also of one that is cancelled before it begins
+
+    def _admit(self, client: InternetAddress | None) -> Place | None:
+        """Hold that whoever has connected may come in; its place under limits. Raises RefusedError."""
+        self._shared.access.check_connecting(client)
+        gate = self._shared.gate
+        if gate is None:
+            return None
+        return gate.admit(None if self.config.proxy.accept else client)  # what connected may be a proxy
 
     def _turn_away(
         self, accepted: socket.socket, address: InternetAddress | str, error: RefusedError
     ) -> None:
         """End a connection at once, by an RST: in a flood of them a FIN would leave us their TIME-WAIT."""
-        text = f"Service [{self.config.name}] refused connection from {show(address)}: {error}"
-        self._shared.refusals.refuse(error.key, text)
+        self._shared.refusals.refuse(error.key, error.line(self.config.name, show(address)))
         with contextlib.suppress(OSError):
             sockopt.reset_on_close(accepted)
         accepted.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from culvert.access import AccessControl
+from culvert.admission import Gate
 from culvert.config.model import Service
 from culvert.connect import Connector
 from culvert.log import Channel
@@ -36,6 +37,8 @@ class Shared:
     counters: Counters
     access: AccessControl
     refusals: Refusals
+    gate: Gate | None
+    """What stands before the service; None where nothing limits it."""
     hosts: list[Host]
     """The services that take over clients of this one by the name that they ask for."""
 

@@ -23,7 +23,8 @@ _NOT_IN_SOCKET_MODULE = {"IP_FREEBIND": 15}
 def settings(options: Iterable[SocketOption], target: str, family: int) -> tuple[Setting, ...]:
     """What to set on sockets of one `family` for `target`: `a` listening, `l` accepted, `r` connected.
 
-    Options of IP and TCP have no meaning for a Unix socket, nor those of IPv6 for IPv4: they are left out.
+    Options of IP and TCP, and keep-alive, have no meaning for a Unix socket, nor those of IPv6 for IPv4: they
+    are left out.
     """
     return tuple(
         _setting(option) for option in options if option.target == target and _fits(option.name, family)
@@ -70,6 +71,8 @@ _RESET = struct.pack("ii", 1, 0)
 
 def _fits(name: str, family: int) -> bool:
     level = _LEVELS[name.partition("_")[0]]
+    if name == "SO_KEEPALIVE":
+        return family != socket.AF_UNIX
     if level == socket.IPPROTO_IPV6:
         return family == socket.AF_INET6
     return level == socket.SOL_SOCKET or family != socket.AF_UNIX

@@ -17,6 +17,7 @@ from typing import Any
 
 from culvert import control
 from culvert.config.model import GlobalOptions
+from culvert.descriptors import DescriptorLimit
 from culvert.idents import ConnectionNumbers
 from culvert.log import Channel, Log
 from culvert.readiness import Readiness
@@ -75,6 +76,7 @@ class Assignment:
     options: GlobalOptions
     log: Log
     numbers: ConnectionNumbers
+    descriptors: DescriptorLimit | None
     first: bool
 
     @property
@@ -92,7 +94,7 @@ class Worker:
         self._prepared = assignment.services
         log = assignment.log
         self._main = assignment.main
-        self._programs = Programs(self._loop, _environment(assignment.options))
+        self._programs = Programs(self._loop, _environment(assignment.options), assignment.descriptors)
         surroundings = Surroundings(
             self._readiness,
             Scratch(),

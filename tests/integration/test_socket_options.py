@@ -90,18 +90,26 @@ def linger(sock: socket.socket) -> tuple[int, int]:
 
 
 def test_the_defaults(sides: Callable[..., Sides]) -> None:
-    """a:SO_REUSEADDR, l:TCP_NODELAY, r:TCP_NODELAY."""
+    """a:SO_REUSEADDR, l:TCP_NODELAY, r:TCP_NODELAY, and keep-alive on both sides."""
     found = sides()
     assert found.accept.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
     for sock in (found.local, found.remote):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        probing = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        assert [sock.getsockopt(socket.IPPROTO_TCP, name) for name in probing] == [120, 30, 4]
+
+
+def test_keep_alive_can_be_turned_off_on_either_side(sides: Callable[..., Sides]) -> None:
+    found = sides("socket = r:SO_KEEPALIVE=0\nsocket = l:TCP_KEEPIDLE=7\n")
+    assert found.remote.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+    assert found.local.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert found.local.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
 
 
 def test_each_side_has_its_own_options(sides: Callable[..., Sides]) -> None:
     found = sides(
         "socket = a:SO_RCVBUF=30000\n"
-        "socket = l:SO_KEEPALIVE=yes\n"
         "socket = l:TCP_KEEPIDLE=123\n"
         "socket = l:SO_LINGER=1:7\n"
         "socket = r:TCP_NODELAY=no\n"
@@ -112,7 +120,7 @@ def test_each_side_has_its_own_options(sides: Callable[..., Sides]) -> None:
     assert found.local.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 123
     assert linger(found.local) == (1, 7)
     assert found.local.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-    assert found.remote.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+    assert found.remote.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 120
     assert found.remote.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
     assert linger(found.remote) == (1, 60)
 

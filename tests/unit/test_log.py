@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from culvert.config.model import Debug, Foreground, GlobalOptions, LogMode
+from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogMode
 from culvert.errors import ConfigurationError
 from culvert.log import TEXT_LIMIT, Channel, Log, clean, open_log
 
@@ -41,6 +41,7 @@ def options(output: Path, mode: LogMode = LogMode.APPEND) -> GlobalOptions:
         syslog=False,
         workers=None,
         watch=False,
+        limits=ConnectionLimits(),
     )
 
 

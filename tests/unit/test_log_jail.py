@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from culvert.config.model import Debug, Foreground, GlobalOptions, LogMode
+from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogMode
 from culvert.errors import ConfigurationError, Location
 from culvert.log import Log, open_log
 
@@ -33,6 +33,7 @@ JAILED = GlobalOptions(
     syslog=False,
     workers=1,
     watch=False,
+    limits=ConnectionLimits(),
     locations={"output": LINE},
 )
 

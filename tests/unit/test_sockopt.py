@@ -48,7 +48,8 @@ def test_an_option_stands_for_its_own_target_only() -> None:
 @pytest.mark.parametrize(
     ("name", "families"),
     [
-        ("SO_KEEPALIVE", FAMILIES),
+        ("SO_LINGER", FAMILIES),
+        ("SO_KEEPALIVE", (socket.AF_INET, socket.AF_INET6)),
         ("TCP_NODELAY", (socket.AF_INET, socket.AF_INET6)),
         ("IP_TOS", (socket.AF_INET, socket.AF_INET6)),
         ("IPV6_V6ONLY", (socket.AF_INET6,)),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterable
+import resource
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.text import Text
 from culvert import config, libwrap
 from culvert.cli.faults import printable
 from culvert.config.model import Configuration, Service
+from culvert.descriptors import Demand
 from culvert.errors import ConfigurationError, Diagnostic, Location, Severity
 from culvert.jail import inside
 from culvert.tls.context import TlsContext
@@ -58,7 +60,15 @@ def check(file: str, now: datetime.datetime) -> Report:
         finding for service in configuration.services for finding in _examine(service, configuration, now)
     ]
     own = _own_certificates(configuration.services, now)
-    return Report(file, (*configuration.findings, *_merged(found)), own)
+    return Report(file, (*configuration.findings, *_shortage(configuration), *_merged(found)), own)
+
+
+def _shortage(configuration: Configuration) -> Iterator[Diagnostic]:
+    """That the descriptor limit is too low, as far as the one of this process is that of the daemon."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    shortage = Demand.of(configuration.options, configuration.services).shortage(hard)
+    if shortage is not None:
+        yield shortage
 
 
 def _own_certificates(services: Iterable[Service], now: datetime.datetime) -> tuple[OwnCertificate, ...]:

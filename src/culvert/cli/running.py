@@ -30,22 +30,23 @@ def _run(origin: str | int, name: str) -> int:
 def _serve(origin: str | int) -> int:
     # TLS and the event loop are loaded for a daemon only: this module is imported for -help as well.
     from culvert import privileges  # noqa: PLC0415
+    from culvert.descriptors import DescriptorLimit  # noqa: PLC0415
     from culvert.generation import ConfigurationSource, Generation, builder  # noqa: PLC0415
     from culvert.single import SingleProcess  # noqa: PLC0415
     from culvert.supervisor import Supervisor  # noqa: PLC0415
 
     prompt = Prompt()
     source = ConfigurationSource(origin)
-    load = builder(source, prompt)
+    workers = source.peek().options.workers
+    # Behind the first look at the configuration, which may come by a descriptor of the caller's, and before
+    # anything is opened to stay open.
+    privileges.restore_defaults()
+    load = builder(source, prompt, DescriptorLimit())
 
     def build(previous: Generation | None) -> Generation:
         prompt.closed = previous is not None
         return load(previous)
 
-    workers = source.peek().options.workers
-    # Behind the first look at the configuration, which may come by a descriptor of the caller's, and before
-    # anything is opened to stay open.
-    privileges.restore_defaults()
     if workers == 0:
         return SingleProcess(build).run()
     return Supervisor(build).run()

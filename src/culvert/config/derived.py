@@ -10,6 +10,7 @@ from culvert.config.draft import Draft, Entry
 from culvert.config.model import (
     AccessRules,
     AllowKind,
+    ConnectionLimits,
     Failover,
     OcspPolicy,
     ProtocolOptions,
@@ -64,7 +65,21 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "options_set": bits_set,
         "options_clear": bits_clear,
         "socket_options": socket_options(draft),
+        "limits": connection_limits(draft),
     }
+
+
+def connection_limits(draft: Draft) -> ConnectionLimits:
+    """The limits that stand in this section itself, or in front of the first: nothing is inherited.
+
+    What stands in front of the first section is the daemon's total, which is no service's share.
+    """
+    return ConnectionLimits(
+        connections=draft.own_value("maxConnections"),
+        per_ip=draft.own_value("maxConnectionsPerIP"),
+        handshakes=draft.own_value("maxHandshakes"),
+        rate=draft.own_value("acceptRate"),
+    )
 
 
 def verify_policy(draft: Draft) -> VerifyPolicy:

@@ -66,6 +66,11 @@ class Draft:
         """Whether the option stands in this section itself, with a value."""
         return bool(self._entries.get(name))
 
+    def own_value(self, name: str) -> Any:
+        """The typed value that this section itself sets, or the default; of an option that stands once."""
+        entries = self._entries.get(name)
+        return entries[-1].value if entries else named(name).default
+
     def value(self, name: str) -> Any:
         """The typed value, or the default; a tuple of what the file set for a repeatable option."""
         option = named(name)

@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 from culvert.config.access_rules import check_inherited_targets
-from culvert.config.derived import derived_fields
+from culvert.config.derived import connection_limits, derived_fields
 from culvert.config.draft import Draft, Entry
 from culvert.config.findings import MAX_ERRORS, Findings
 from culvert.config.lexer import Item, Lexer, Section, Setting, read_file, without_comment
+from culvert.config.limit_rules import check_daemon_limits
 from culvert.config.model import Configuration, GlobalOptions, Service
 from culvert.config.options import OPTIONS, Availability, Option, Scope, find, hides, named, names
 from culvert.config.rules import check_addresses, check_names, check_service
@@ -77,6 +78,7 @@ class _Reader:
         check_addresses(drafts, self._findings)
         check_primaries(drafts, self._findings)
         check_inherited_targets(drafts, self._findings)
+        check_daemon_limits(self._defaults, self._sections, self._findings)
 
     def configuration(self) -> Configuration:
         """The tree; to be called only if nothing is wrong."""
@@ -163,6 +165,7 @@ def _refusal(option: Option, text: str, bad: BadValue) -> str:
 
 def _global_options(defaults: Draft) -> GlobalOptions:
     fields = {o.global_field: defaults.value(o.name) for o in OPTIONS if o.global_field is not None}
+    fields["limits"] = connection_limits(defaults)
     return GlobalOptions(**fields, locations=MappingProxyType(defaults.locations(Scope.SERVICE)))
 
 

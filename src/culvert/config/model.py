@@ -201,6 +201,35 @@ class SocketOption:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptRate:
+    """How fast new connections may come: so many a second, and `burst` at once after a rest."""
+
+    per_second: int
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How many connections there may be, in the whole daemon or in one service; None is no limit.
+
+    `handshakes` are those of the `connections` that have not ended their handshake yet. `per_ip` counts an
+    IPv4 address, or an IPv6 network of 64 bits.
+    """
+
+    connections: int | None = None
+    per_ip: int | None = None
+    handshakes: int | None = None
+    rate: AcceptRate | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is a limit at all."""
+        return self != _UNLIMITED
+
+
+_UNLIMITED = ConnectionLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class ServerName:
     """Clients of the service `primary` who ask for a name like `pattern` are another service's.
 
@@ -230,6 +259,8 @@ class GlobalOptions:
     workers: int | None
     """How many workers; None is one for each processor that may be used, 0 is no fork at all."""
     watch: bool
+    limits: ConnectionLimits
+    """Of all services together."""
     locations: Mapping[str, Location]
 
 
@@ -305,6 +336,8 @@ class Service:
     log_id: LogId
     reset: bool
     socket_options: tuple[SocketOption, ...]
+    limits: ConnectionLimits
+    """Its own, beside those of the daemon."""
     setuid: str | int | None
     setgid: str | int | None
     """Owner of a Unix `accept` socket."""

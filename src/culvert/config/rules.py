@@ -14,6 +14,7 @@ from culvert.config.derived import OLDEST, lines_of, verify_policy, versions
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.identity_rules import check_identity_rules
+from culvert.config.limit_rules import LIMIT_OPTIONS, check_limits
 from culvert.config.model import AllowKind, Failover, TlsVersion
 from culvert.config.protocol_rules import check_protocol
 from culvert.config.server_names import check_server_names
@@ -342,5 +343,6 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (check_announcing, ACCESS_OPTIONS),
     (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),
+    (check_limits, LIMIT_OPTIONS),
 )
 """Each rule with the options that it judges by: where a line of those was refused, it has nothing to say."""

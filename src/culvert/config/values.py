@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from culvert.address import HttpUrl
-from culvert.config.model import Debug, TlsVersion
+from culvert.config.model import AcceptRate, Debug, TlsVersion
 
 E = TypeVar("E", bound=enum.Enum)
 
@@ -188,6 +188,14 @@ def _workers(text: str) -> int | None:
     return value
 
 
+def _accept_rate(text: str) -> AcceptRate:
+    rate, colon, burst = text.partition(":")
+    found = AcceptRate(number(rate), number(burst) if colon else number(rate))
+    if not (found.per_second and found.burst):
+        raise BadValue()
+    return found
+
+
 def _version(text: str) -> TlsVersion | None:
     for name, version in VERSIONS.items():
         if text.lower() == name.lower():
@@ -292,6 +300,7 @@ SECONDS = Form(f"seconds from 0 to {MAX_NUMBER}", _seconds)
 INTERVAL = Form(f"no, or seconds from 1 to {MAX_NUMBER}", _interval)
 RETRY = Form("yes, no, or the milliseconds to wait, 1 or more", _retry)
 WORKERS = Form(f"auto, or a number of processes up to {MAX_WORKERS}", _workers)
+ACCEPT_RATE = Form("RATE or RATE:BURST, numbers of connections, 1 or more", _accept_rate)
 DEBUG = Form(f"[facility.]level, the level being 0 to 7 or {listed(LEVELS)}", _debug)
 VERSION = Form(listed(name for name in VERSIONS if name != "SSLv3"), _version)
 TEXT = Form("a text", _text, spaces=True)

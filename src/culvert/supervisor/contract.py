@@ -32,6 +32,9 @@ class Generation(Protocol):
         channel means that the supervisor is gone: the worker stops.
         """
 
+    def bury(self, pid: int) -> None:
+        """Take note that a worker, of this or of an earlier generation, has ended, however that happened."""
+
     def disown(self, heir: Self) -> None:
         """In a new worker of `heir`: close every listening socket that `heir` does not share.
 

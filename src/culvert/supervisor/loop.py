@@ -382,6 +382,7 @@ class Supervisor:
         """Act on a worker's end; `code` is its exit status, or minus the signal that killed it."""
         if worker.channel in self._selector.get_map():
             self._selector.unregister(worker.channel)
+        worker.generation.bury(worker.pid)
         words = worker.last_words()
         why = f": {words}" if words else ""
         fate = f"{worker} ended with status {code}"

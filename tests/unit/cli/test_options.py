@@ -50,7 +50,12 @@ def test_every_option_can_be_explained(option: Option) -> None:
         ("debug", "daemon.notice"),
         ("failover", "prio"),
         ("options", "NO_SSLv2, NO_SSLv3"),
-        ("socket", "a:SO_REUSEADDR=yes, l:TCP_NODELAY=yes, r:TCP_NODELAY=yes"),
+        (
+            "socket",
+            "a:SO_REUSEADDR=yes, "
+            "l:TCP_NODELAY=yes, l:SO_KEEPALIVE=yes, l:TCP_KEEPIDLE=120, l:TCP_KEEPINTVL=30, l:TCP_KEEPCNT=4, "
+            "r:TCP_NODELAY=yes, r:SO_KEEPALIVE=yes, r:TCP_KEEPIDLE=120, r:TCP_KEEPINTVL=30, r:TCP_KEEPCNT=4",
+        ),
         ("sslVersionMin", "TLSv1.2"),
         ("syslog", "yes"),
         ("TIMEOUTidle", "43200"),

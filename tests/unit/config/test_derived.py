@@ -75,12 +75,20 @@ def test_tls_bits(settings: str, bits_set: int, bits_clear: int) -> None:
 
 
 def test_socket_options_stand_over_the_defaults_once_each() -> None:
-    settings = "socket = a:SO_REUSEADDR=no\nsocket = l:SO_KEEPALIVE=no\nsocket = l:SO_KEEPALIVE=yes\n"
+    settings = (
+        "socket = a:SO_REUSEADDR=no\nsocket = l:SO_OOBINLINE=no\nsocket = l:SO_OOBINLINE=yes\n"
+        "socket = r:SO_KEEPALIVE=no\n"
+    )
+    probing = (("TCP_KEEPIDLE", 120), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
     assert service(CLIENT + settings).socket_options == (
         SocketOption("a", "SO_REUSEADDR", 0),
         SocketOption("l", "TCP_NODELAY", 1),
-        SocketOption("r", "TCP_NODELAY", 1),
         SocketOption("l", "SO_KEEPALIVE", 1),
+        *(SocketOption("l", name, value) for name, value in probing),
+        SocketOption("r", "TCP_NODELAY", 1),
+        SocketOption("r", "SO_KEEPALIVE", 0),
+        *(SocketOption("r", name, value) for name, value in probing),
+        SocketOption("l", "SO_OOBINLINE", 1),
     )
 
 

@@ -26,7 +26,7 @@ SERVICE = """
 """
 
 OWN = """
-    include workers watch alpn keylog healthCheck
+    include workers watch alpn keylog healthCheck maxConnections maxConnectionsPerIP maxHandshakes acceptRate
     acceptProxy trustProxy proxyProtocol allowFrom denyFrom
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from culvert.config.model import Debug, Foreground, GlobalOptions, LogMode
+from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogMode
 from culvert.errors import ConfigurationError, Location
 from culvert.jail import Place
 from culvert.log import FileSink, Log
@@ -43,6 +43,7 @@ OPTIONS = GlobalOptions(
     syslog=False,
     workers=None,
     watch=False,
+    limits=ConnectionLimits(),
 )
 
 
@@ -77,6 +78,9 @@ class SmallGeneration:
 
     def announce(self) -> None:
         self._lines.info(f"bound to {self._listener.getsockname()[1]}")
+
+    def bury(self, pid: int) -> None:
+        pass
 
     def disown(self, heir: Generation) -> None:
         self._listener.close()

@@ -18,10 +18,17 @@ from culvert.config.values import (
     enumeration,
 )
 
+KEEPALIVE = (("SO_KEEPALIVE", 1), ("TCP_KEEPIDLE", 120), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
+"""A peer that is gone without a word is noticed after four minutes of silence. The first probe comes before
+the usual NAT or firewall forgets a silent connection, which is after five minutes or more."""
+
 _SOCKET_DEFAULTS = (
     SocketOption("a", "SO_REUSEADDR", 1),
-    SocketOption("l", "TCP_NODELAY", 1),
-    SocketOption("r", "TCP_NODELAY", 1),
+    *(
+        SocketOption(side, name, value)
+        for side in ("l", "r")
+        for name, value in (("TCP_NODELAY", 1), *KEEPALIVE)
+    ),
 )
 
 ENDPOINTS = (
