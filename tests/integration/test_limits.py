@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .certificates import Certificates
-from .daemon import children
+from .daemon import children, needs_root
 from .echo import EchoServer, echo, echo_service, finish, open_tls, say_tls, trusting
 from .harness import PATIENCE, Culvert, eventually
 from .peers import Peers, TlsPeer, TruncatedError, dial
@@ -348,6 +348,19 @@ def test_clients_of_a_unix_socket_are_counted(
         with contextlib.suppress(ConnectionError):
             assert sock.recv(1) == b""
         daemon.await_log(REJECTED + r"too many clients \(>=2\)")
+
+
+@needs_root
+def test_in_a_jail_as_somebody_else_they_hold_as_well(door: Door, tmp_path: Path, workers: int) -> None:
+    jail = tmp_path / "jail"
+    jail.mkdir()
+    options = f"chroot = {jail}\nsetuid = nobody\n"
+    limits = "maxConnections = 2\nmaxConnectionsPerIP = 1\nmaxHandshakes = 1\nacceptRate = 100"
+    door.start(door.service(limits), workers, options)
+    first = door.enter()
+    door.refuse("too many clients from")
+    finish(first)
+    door.await_place()
 
 
 def test_without_limits_nothing_is_refused(door: Door, certificates: Certificates) -> None:
