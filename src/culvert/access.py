@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import socket
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -15,6 +15,9 @@ from culvert.negotiate.ident import IdentError
 from culvert.negotiate.script import Ends
 from culvert.refusals import RefusedError
 from culvert.resolve import InternetAddress
+
+_MAPPED = bytes(10) + b"\xff\xff"
+"""How an IPv4 address begins as an IPv6 one (RFC 4291, 2.5.5.2)."""
 
 
 class NetworkSet:
@@ -28,13 +31,14 @@ class NetworkSet:
         self._known = dict(known)
 
     def __contains__(self, host: str) -> bool:
-        address = ipaddress.ip_address(host.partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        number = int(address)
+        # For every client: `ipaddress` takes several times as long.
+        packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host.partition("%")[0])
+        if packed.startswith(_MAPPED):
+            packed = packed[len(_MAPPED) :]
+        number, version = int.from_bytes(packed, "big"), 4 if len(packed) == 4 else 6
         return any(
-            version == address.version and number >> shift in prefixes
-            for (version, shift), prefixes in self._known.items()
+            version == of_version and number >> shift in prefixes
+            for (of_version, shift), prefixes in self._known.items()
         )
 
 
