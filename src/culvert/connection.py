@@ -37,10 +37,12 @@ LINGER_LIMIT = 1024 * 1024
 """Most bytes that such a peer may send."""
 
 
-def _shown(shared: Shared, accepted: socket.socket | None, address: InternetAddress | None) -> str:
+def _shown(shared: Shared, accepted: Stream | None, address: InternetAddress | None) -> str:
     if address is not None:
         return show(address)
-    return f"program {shared.config.exec}" if accepted is None else "unix socket"
+    if accepted is None:
+        return f"program {shared.config.exec}"
+    return "unix socket" if isinstance(accepted, socket.socket) else "standard input"
 
 
 class Connection:
@@ -62,10 +64,10 @@ class Connection:
     )
 
     def __init__(
-        self, shared: Shared, accepted: socket.socket | None, address: InternetAddress | None, ident: str
+        self, shared: Shared, accepted: Stream | None, address: InternetAddress | None, ident: str
     ) -> None:
         """`accepted` is None where the service's own program takes the place of a client; `address` is None
-        there and for a client of a Unix socket, whose name for itself proves nothing.
+        there, for a pipe, and for a client of a Unix socket, whose name for itself proves nothing.
         """
         self._accepted = accepted
         self._address = address
@@ -134,7 +136,7 @@ class Connection:
         return await self._carry()
 
     def _ends(self) -> Ends:
-        if self._accepted is None or self._address is None:
+        if not isinstance(self._accepted, socket.socket) or self._address is None:
             return Ends(None, None)
         return Ends(self._address, self._accepted.getsockname())
 

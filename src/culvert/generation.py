@@ -195,18 +195,19 @@ class _Build:
         self._previous = previous
         self._binder = Binder(previous.bound() if previous is not None else ())
         self._refused: list[str] = []
+        self._inetd = False
         self._reading = f"Reading configuration from {source.kind} {source.name}"
 
     def run(self) -> Generation:
         if self._previous is not None:
             self._previous.main.notice(self._reading)
         configuration = self._source.load()
-        if configuration.inetd:
+        if configuration.inetd and self._previous is not None:
             raise ConfigurationError.single(
-                f"{configuration.path} has no [service] section: this version of Culvert does not have "
-                "inetd mode",
-                hint="put the options into a section with 'accept'",
+                f"{configuration.path} has no [service] section any more: that is inetd mode, to which a "
+                "running daemon cannot change"
             )
+        self._inetd = configuration.inetd
         fips.enforce(configuration.options)
         options, identity = self._standing(configuration.options)
         services = configuration.services
@@ -312,7 +313,7 @@ class _Build:
         return self._binder.listen(service, _owner(service))
 
     def _turn(self, service: Service) -> Turn | None:
-        if service.accept is not None or service.server_names:
+        if service.accept is not None or service.server_names or self._inetd:
             return None
         known = self._previous.turns if self._previous is not None else {}
         return known.get(service.name) or Turn(service.name)

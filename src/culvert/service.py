@@ -24,6 +24,7 @@ from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.negotiate import protocol_of
 from culvert.readiness import Readiness
+from culvert.relay import Stream
 from culvert.resolve import InternetAddress
 from culvert.responder import ResponderClient
 from culvert.revocation import Revocation
@@ -125,6 +126,17 @@ class RunningService:
                 self._renewing.cancel()  # what it has fetched is given out to those who are still to come
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
+
+    def take(self, stream: Stream, client: InternetAddress | None) -> asyncio.Task[None]:
+        """Serve a connection that somebody else has accepted; the task ends with it."""
+        self.counters.accepted += 1
+        if isinstance(stream, socket.socket):
+            settings = sockopt.settings(self.config.socket_options, "l", stream.family)
+            try:
+                sockopt.apply(stream, settings)
+            except OSError as error:  # its other end may be gone: that shows when it is read
+                self._log.error(f"Socket options of the connection: {os_reason(error)} ({error.errno})")
+        return self._launch(Connection(self._shared, stream, client, self._ident()))
 
     def accept_waiting(self) -> None:
         """Take the connections that wait in the queues now: closing the sockets would reset them."""

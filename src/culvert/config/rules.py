@@ -13,6 +13,7 @@ from culvert.config.derived import OLDEST, verify_policy, versions
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.identity_rules import check_identity_rules
+from culvert.config.inetd_rules import check_inetd
 from culvert.config.model import AllowKind, Failover, TlsVersion
 from culvert.config.protocol_rules import check_protocol
 from culvert.config.server_names import check_server_names
@@ -30,8 +31,7 @@ _VERSION_NAMES = {version: name for name, version in VERSIONS.items()}
 
 def check_service(draft: Draft, findings: Findings, *, inetd: bool) -> None:
     """Report everything that is wrong or unsafe in one service."""
-    ends = _inetd_ends if inetd else _ends
-    if not ends(draft, findings):
+    if not (check_inetd(draft, findings, has_sink=_has_sink(draft)) if inetd else _ends(draft, findings)):
         return
     for rule, options in _RULES:
         if not any(draft.spoilt(option) for option in options):
@@ -69,26 +69,6 @@ def _listening(address: Address) -> str:
     if isinstance(address, UnixPath):
         return address.path
     return f"{(address.host or '0.0.0.0').lower()} {address.port}"  # noqa: S104 - compared, not bound
-
-
-def _inetd_ends(draft: Draft, findings: Findings) -> bool:
-    """Without a section, the client is on standard input; False if there is no service at all."""
-    if draft.mentions("accept"):
-        findings.error(
-            '"accept" needs a [service] section above it: without one, the client is on standard input',
-            draft.where("accept"),
-        )
-    elif draft.mentions("connect") and draft.mentions("exec"):
-        findings.error(
-            'without a [service] section, "connect" and "exec" exclude each other', draft.where("exec")
-        )
-    elif not _has_sink(draft) and not draft.mentions("exec"):
-        path = draft.location.path
-        findings.error(
-            f'{path}: there is no [service], and neither "connect" nor "exec": nothing to do', None
-        )
-        return False
-    return True
 
 
 def _ends(draft: Draft, findings: Findings) -> bool:
