@@ -16,7 +16,8 @@ from culvert.address import Address, HostPort, UnixPath, show
 from culvert.config.model import Failover, Service
 from culvert.errors import BackendError, ConfigurationError, os_reason
 from culvert.log import Channel
-from culvert.resolve import SocketAddress, resolve
+from culvert.resolve import InternetAddress, SocketAddress, resolve
+from culvert.transparent import ClientSource, family_of
 
 LOCALHOST = "localhost"
 
@@ -104,13 +105,22 @@ class Connector:
         # One look-up for all who wait: a thread cannot be cancelled, and there are few.
         self._looking_up: dict[Address, asyncio.Future[tuple[Endpoint, ...]]] = {}
 
-    async def connect(self, log: Channel) -> tuple[socket.socket, Endpoint]:
-        """A connected non-blocking socket and where it leads. Raises BackendError when no target answers."""
+    async def connect(
+        self, log: Channel, source: ClientSource | None = None, towards: InternetAddress | None = None
+    ) -> tuple[socket.socket, Endpoint]:
+        """A connected non-blocking socket and where it leads. Raises BackendError when no target answers.
+
+        `source` is from where, in place of `local`; `towards` is where to, in place of the service's targets.
+        """
         attempts = 0
-        for resolved, target in await self._in_turn(log) if self._in_rotation else self._in_order():
+        if towards is not None:
+            targets: Iterable[tuple[tuple[Endpoint, ...] | None, Address]] = [_given(towards)]
+        else:
+            targets = await self._in_turn(log) if self._in_rotation else self._in_order()
+        for resolved, target in targets:
             for endpoint in resolved if resolved is not None else await self._look_up(target, log):
                 attempts += 1
-                sock = await self._attempt(endpoint, log)
+                sock = await self._attempt(endpoint, source, log)
                 if sock is not None:
                     return sock, endpoint
         raise BackendError("No more addresses to connect" if attempts else "No address to connect")
@@ -145,12 +155,17 @@ class Connector:
             log.error(f"Error resolving {target}: {os_reason(error)}")
         return ()
 
-    async def _attempt(self, endpoint: Endpoint, log: Channel) -> socket.socket | None:
+    async def _attempt(
+        self, endpoint: Endpoint, source: ClientSource | None, log: Channel
+    ) -> socket.socket | None:
         shown = show(endpoint.sockaddr)
+        if source is not None and source.family != endpoint.family:
+            log.error(f"s_connect: {shown} cannot be reached from {show(source.sockaddr)}")
+            return None
         log.info(f"s_connect: connecting {shown}")
         sock: socket.socket | None = None
         try:
-            sock = self._open(endpoint)
+            sock = self._open(endpoint, source)
             await self._complete(sock, endpoint.sockaddr)
         except TimeoutError:
             log.error(f"s_connect: {shown}: TIMEOUTconnect exceeded")
@@ -185,11 +200,14 @@ class Connector:
         if outcome:
             raise OSError(outcome, os.strerror(outcome))
 
-    def _open(self, endpoint: Endpoint) -> socket.socket:
+    def _open(self, endpoint: Endpoint, client: ClientSource | None) -> socket.socket:
         sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             sockopt.apply(sock, self._settings[endpoint.family])
+            if client is not None:
+                client.bind(sock)
+                return sock
             for family, source in self._targets.sources:
                 if family == endpoint.family:
                     sock.bind(source)
@@ -198,6 +216,11 @@ class Connector:
             sock.close()
             raise
         return sock
+
+
+def _given(address: InternetAddress) -> tuple[tuple[Endpoint, ...], Address]:
+    target = HostPort(address[0], address[1])
+    return (Endpoint(target, family_of(address), address),), target
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

@@ -16,6 +16,7 @@ from cryptography import x509
 
 from culvert import sockopt
 from culvert.address import HostPort, show
+from culvert.config.model import Transparent
 from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Peer, TlsPeer, converse
 from culvert.errors import BackendError, os_reason
@@ -28,6 +29,7 @@ from culvert.shared import Shared
 from culvert.spawn import Program
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
+from culvert.transparent import ClientSource, original_destination
 
 LINGER = 2.0
 """Seconds for which a peer that was sent an alert may go on sending: a close with its bytes unread would
@@ -174,7 +176,7 @@ class Connection:
             return None
         else:
             connector = shared.connector
-        sock, endpoint = await connector.connect(self.log)
+        sock, endpoint = await connector.connect(self.log, *self._route())
         self._streams[Side.SERVER], self._endpoint = sock, endpoint
         self._target = show(endpoint.sockaddr)
         if not self._securing.redirected:
@@ -182,6 +184,20 @@ class Connection:
                 f"Service [{shared.config.name}] connected remote server from {show(sock.getsockname())}"
             )
         return endpoint.sockaddr
+
+    def _route(self) -> tuple[ClientSource | None, InternetAddress | None]:
+        """From where and to where `transparent` leads. Raises BackendError where that cannot be."""
+        transparent, towards, source = self._shared.config.transparent, None, None
+        if Transparent.DESTINATION in transparent and not self._securing.redirected:
+            if not isinstance(self._accepted, socket.socket) or self._accepted.family == socket.AF_UNIX:
+                raise BackendError(
+                    "transparent: only a client that comes over the internet has a destination"
+                )
+            towards = original_destination(self._accepted)
+            self.log.info(f"The client was going to {show(towards)}")
+        if Transparent.SOURCE in transparent:
+            source = ClientSource.of(self._address, keep_port=towards is None)
+        return source, towards
 
     def _stream(self, side: Side) -> Stream:
         if side is Side.CLIENT and side not in self._streams:

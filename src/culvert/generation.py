@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from culvert import config, connect, privileges, worker
+from culvert import capabilities, config, connect, privileges, transparent, worker
 from culvert.address import Address, UnixPath, show
-from culvert.config.model import Configuration, GlobalOptions, Service
+from culvert.config.model import Configuration, GlobalOptions, Service, Transparent
 from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError, os_reason
 from culvert.idents import ConnectionNumbers
 from culvert.listen import Binder, Bound, Listener, Owner
@@ -114,7 +114,13 @@ class Generation:
         privileges.drop(self.options.chroot, None)
         self.log.enter_jail()
         self.jailed = True
-        privileges.drop(None, self.identity)
+        privileges.drop(None, self.identity, self._kept_powers())
+
+    def _kept_powers(self) -> frozenset[int]:
+        """What it takes to serve, or to reload in this process, and only root has."""
+        serving = [prepared.config.transparent for prepared in self.services]
+        needed = Transparent.SOURCE if self.workers else Transparent.BOTH
+        return frozenset({capabilities.CAP_NET_RAW}) if any(needed & one for one in serving) else frozenset()
 
     def assignment(self, index: int) -> worker.Assignment:
         """What the worker of this index has to do."""
@@ -213,6 +219,7 @@ class _Build:
         services = configuration.services
         if options.chroot is None:
             services = tuple(_anchored(service) for service in services)
+        doubts = transparent.limits(services)
         watched = Watched.of(services, options.chroot) if options.watch else None
         contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed
@@ -228,8 +235,8 @@ class _Build:
             main = log.channel(options.debug, "main")
             self._report(configuration, main)
             _report_lifetimes(services, contexts, main)
-            for opened in filter(None, map(psk.openness, services)):
-                main.warning(opened)
+            for doubt in (*filter(None, map(psk.openness, services)), *doubts):
+                main.warning(doubt)
             prepared = self._prepare(zip(services, contexts, listeners, strict=True), main)
             main.notice("Configuration successful")
         except BaseException:

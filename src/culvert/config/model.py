@@ -36,6 +36,15 @@ class Failover(enum.Enum):
     PRIO = "prio"
 
 
+class Transparent(enum.Flag):
+    """Whose place a service takes: connecting from its client's address, or to where its client was going."""
+
+    NONE = 0
+    SOURCE = 1
+    DESTINATION = 2
+    BOTH = 3
+
+
 class LogId(enum.Enum):
     """What identifies a connection in the log."""
 
@@ -213,6 +222,7 @@ class Service:
     failover: Failover
     delay: bool
     local: str | None
+    transparent: Transparent
 
     cert: str | None
     key: str | None

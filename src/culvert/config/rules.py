@@ -18,6 +18,7 @@ from culvert.config.model import AllowKind, Failover, TlsVersion
 from culvert.config.protocol_rules import check_protocol
 from culvert.config.server_names import check_server_names
 from culvert.config.tls_options import TLS_OPTIONS
+from culvert.config.transparent_rules import check_transparent, leads_somewhere
 from culvert.config.values import VERSIONS
 
 _SUBJECT_CHECKS = ("checkHost", "checkIP", "checkEmail")
@@ -94,7 +95,8 @@ def _accepts(draft: Draft) -> bool:
 
 
 def _has_sink(draft: Draft) -> bool:
-    return draft.mentions("connect") or any(draft.spoilt(name) for name in _OTHER_SINKS)
+    other = leads_somewhere(draft) or any(draft.spoilt(name) for name in _OTHER_SINKS)
+    return draft.mentions("connect") or other
 
 
 def _programs(draft: Draft, findings: Findings) -> None:
@@ -300,6 +302,7 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (_lists, _ROLE + _TRUST + _ALLOW_RULES),
     (_secrets, _ROLE),
     (check_protocol, ("client", "protocol", "protocolAuthentication")),
+    (check_transparent, ("accept", "connect", "exec", "local", "protocol", "transparent")),
     (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),
 )

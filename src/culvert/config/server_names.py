@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from culvert.config.derived import server_name
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
-from culvert.config.model import Service
+from culvert.config.model import Service, Transparent
 
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 
@@ -64,12 +64,14 @@ def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
     by_name = {service.name: service for service in services}
 
     def complete(service: Service) -> Service:
-        if not service.server_names or service.connect or service.exec is not None:
+        leads_on = service.connect or Transparent.DESTINATION in service.transparent
+        if not service.server_names or leads_on or service.exec is not None:
             return service
         primary = by_name[service.server_names[0].primary]
         return dataclasses.replace(
             service,
             connect=primary.connect,
+            transparent=service.transparent | (primary.transparent & Transparent.DESTINATION),
             exec=primary.exec,
             exec_args=primary.exec_args,
             pty=primary.pty,

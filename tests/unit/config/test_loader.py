@@ -87,7 +87,7 @@ def test_what_asks_for_nothing_is_accepted(line: str) -> None:
     config.loads(f"{line}\n[a]\n{CLIENT}", "x")
 
 
-@pytest.mark.parametrize("line", ["libwrap = yes", "ident = root", "transparent = source"])
+@pytest.mark.parametrize("line", ["libwrap = yes", "ident = root"])
 def test_what_this_version_has_not_is_refused(line: str) -> None:
     name = line.partition(" ")[0]
     assert errors(f"{line}\n[a]\n{CLIENT}") == [f'1: this version of Culvert does not have "{name}" yet']
