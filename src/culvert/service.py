@@ -130,6 +130,8 @@ class RunningService:
     def take(self, stream: Stream, client: InternetAddress | None) -> asyncio.Task[None]:
         """Serve a connection that somebody else has accepted; the task ends with it."""
         self.counters.accepted += 1
+        if self._stapling.possible:
+            self._log.info("OCSP stapling: no answer is fetched for a single connection")
         if isinstance(stream, socket.socket):
             settings = sockopt.settings(self.config.socket_options, "l", stream.family)
             try:

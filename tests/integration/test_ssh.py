@@ -81,7 +81,7 @@ class SshServer:
 
 
 def _with_its_folder(argv: list[str]) -> list[str]:
-    """As root, sshd needs a folder in /run that its package's service makes: here one that nobody else sees."""
+    """As root, sshd needs a folder in /run that its package's service makes: here one of its own."""
     if os.geteuid() != 0:
         return argv
     prepare = 'mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec "$@"'

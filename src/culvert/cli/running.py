@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from culvert.cli.faults import CONFIGURATION_STATUS, report, say
 from culvert.cli.pass_phrase import Prompt
 from culvert.errors import ConfigurationError
@@ -72,6 +74,8 @@ def _serve(origin: str | int) -> int:
     # anything is opened to stay open.
     privileges.restore_defaults()
     if configuration.inetd:
+        if os.isatty(0) and os.isatty(2):  # more often a section forgotten than meant so
+            say("There is no [service] section: the connection is this terminal", ".")
         return InetdProcess(build).run()
     if configuration.options.workers == 0:
         return SingleProcess(build).run()
