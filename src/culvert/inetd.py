@@ -52,22 +52,24 @@ class InetdProcess:
         loop = asyncio.get_running_loop()
         worker.report_faults(loop, self._log)
         serving = Worker(self._generation.assignment(0))
-        stopped = asyncio.Event()
+        stopped: asyncio.Future[None] = loop.create_future()
         self._catch_signals(serving, stopped)
         for prepared in self._generation.services:
             self._log.info(f"Service [{prepared.config.name}] started")
         connection = serving.take(passed)
-        stopping = loop.create_task(stopped.wait())
-        await asyncio.wait([connection, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if stopped.is_set():
+        await asyncio.wait([connection, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
             await serving.end()
-        stopping.cancel()
 
-    def _catch_signals(self, serving: Worker, stopped: asyncio.Event) -> None:
+    def _catch_signals(self, serving: Worker, stopped: asyncio.Future[None]) -> None:
+        def stop() -> None:
+            if not stopped.done():
+                stopped.set_result(None)
+
         actions: dict[signal.Signals, Callable[[], None]] = {
-            signal.SIGTERM: stopped.set,
-            signal.SIGINT: stopped.set,
-            signal.SIGQUIT: stopped.set,
+            signal.SIGTERM: stop,
+            signal.SIGINT: stop,
+            signal.SIGQUIT: stop,
             signal.SIGHUP: lambda: self._log.info("There is nothing to reload for one connection"),
             signal.SIGUSR1: self._reopen_log,
             signal.SIGUSR2: serving.list_connections,
