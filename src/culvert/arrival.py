@@ -11,9 +11,9 @@ from culvert.negotiate.proxy_header import HeaderReader, ProxyHeaderError
 from culvert.negotiate.script import Ends
 from culvert.readiness import Readiness
 from culvert.refusals import RefusedError
-from culvert.relay import Stream
 from culvert.resolve import InternetAddress
 from culvert.shared import Shared
+from culvert.stream import Stream
 
 
 async def arrive(shared: Shared, accepted: Stream, address: InternetAddress | None) -> Ends:

@@ -18,19 +18,22 @@ from culvert import sockopt
 from culvert.address import HostPort, show
 from culvert.admission import Place
 from culvert.arrival import arrive
+from culvert.config.model import Transparent
 from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
 from culvert.errors import BackendError, os_reason
 from culvert.log import Channel
 from culvert.negotiate.script import Ends, LeftError, NegotiationError, Side, say
 from culvert.refusals import RefusedError
-from culvert.relay import End, Limits, Relay, Stream
+from culvert.relay import Limits, Relay
 from culvert.resolve import InternetAddress, SocketAddress
 from culvert.securing import Securing
 from culvert.shared import Shared
 from culvert.spawn import Program
+from culvert.stream import End, Stream
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
+from culvert.transparent import ClientSource, original_destination
 
 LINGER = 2.0
 """Seconds for which a peer that was told of a failure, by an alert or in the words of a protocol, may go on
@@ -40,10 +43,16 @@ LINGER_LIMIT = 1024 * 1024
 """Most bytes that such a peer may send."""
 
 
-def _shown(shared: Shared, accepted: socket.socket | None, address: InternetAddress | None) -> str:
+def _shown(shared: Shared, accepted: Stream | None, address: InternetAddress | None) -> str:
     if address is not None:
         return show(address)
-    return f"program {shared.config.exec}" if accepted is None else "unix socket"
+    if accepted is None:
+        return f"program {shared.config.exec}"
+    return "unix socket" if isinstance(accepted, socket.socket) else "standard input"
+
+
+def _permit(_: SocketAddress) -> None:
+    """Where netfilter says that a client was going, it may go: the rule is the operator's."""
 
 
 class Connection:
@@ -71,14 +80,14 @@ class Connection:
     def __init__(
         self,
         shared: Shared,
-        accepted: socket.socket | None,
+        accepted: Stream | None,
         address: InternetAddress | None,
         ident: str,
         place: Place | None = None,
     ) -> None:
         """`accepted` is None where the service's own program takes the place of a client; `address` is None
-        there and for a client of a Unix socket, whose name for itself proves nothing. `place` is what it was
-        given at the service's gate; who admitted it releases it.
+        there, for a pipe, and for a client of a Unix socket, whose name for itself proves nothing. `place` is
+        what it was given at the service's gate; who admitted it releases it.
         """
         self._accepted = accepted
         self._address = address
@@ -170,7 +179,7 @@ class Connection:
         await conversation.follow(self._shared.protocol.after(self._ends, secured))
         return await self._carry()
 
-    async def _arrive(self, accepted: socket.socket) -> None:
+    async def _arrive(self, accepted: Stream) -> None:
         """Hold that the client may come in: the one whom the proxy in front of it names, if there is one."""
         self._ends = await arrive(self._shared, accepted, self._address)
         self._address = self._ends.source
@@ -214,14 +223,34 @@ class Connection:
             return None
         else:
             connector = shared.connector
-        sock, endpoint = await connector.connect(self.log)
-        self._streams[Side.SERVER], self._endpoint, self._leave = sock, endpoint, connector.release
+        source, towards = self._route()
+        if towards is None:
+            sock, endpoint = await connector.connect(self.log, source)
+            self._leave = connector.release
+        else:
+            asked = HostPort(towards[0], towards[1])
+            sock, endpoint = await connector.connect_to(asked, _permit, self.log, source)
+        self._streams[Side.SERVER], self._endpoint = sock, endpoint
         self._target = show(endpoint.sockaddr)
         if not self._securing.redirected:
             self.log.notice(
                 f"Service [{shared.config.name}] connected remote server from {show(sock.getsockname())}"
             )
         return endpoint.sockaddr
+
+    def _route(self) -> tuple[ClientSource | None, InternetAddress | None]:
+        """From where and to where `transparent` leads. Raises BackendError where that cannot be."""
+        transparent, towards, source = self._shared.config.transparent, None, None
+        if Transparent.DESTINATION in transparent and not self._securing.redirected:
+            if not isinstance(self._accepted, socket.socket) or self._accepted.family == socket.AF_UNIX:
+                raise BackendError(
+                    "transparent: only a client that comes over the internet has a destination"
+                )
+            towards = original_destination(self._accepted)
+            self.log.info(f"The client was going to {show(towards)}")
+        if Transparent.SOURCE in transparent:
+            source = ClientSource.of(self._address, keep_port=towards is None)
+        return source, towards
 
     def _stream(self, side: Side) -> Stream:
         if side is Side.CLIENT and side not in self._streams:

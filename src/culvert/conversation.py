@@ -28,7 +28,7 @@ from culvert.negotiate.script import (
     Step,
 )
 from culvert.readiness import Interest, Readiness
-from culvert.relay import Stream
+from culvert.stream import Stream
 from culvert.tls.engine import RECORD, Engine, Status
 
 DISCARD_LIMIT = 256 * 1024

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from culvert import config, connect, libwrap, privileges, worker
+from culvert import capabilities, config, connect, libwrap, privileges, transparent, worker
 from culvert.address import Address, UnixPath, show
 from culvert.admission import Gate, gates
-from culvert.config.model import Configuration, GlobalOptions, Service
+from culvert.config.model import Configuration, GlobalOptions, Service, Transparent
 from culvert.descriptors import Demand, DescriptorLimit
 from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError, os_reason
 from culvert.idents import ConnectionNumbers
@@ -121,7 +121,13 @@ class Generation:
         privileges.drop(self.options.chroot, None)
         self.log.enter_jail()
         self.jailed = True
-        privileges.drop(None, self.identity)
+        privileges.drop(None, self.identity, self._kept_powers())
+
+    def _kept_powers(self) -> frozenset[int]:
+        """What it takes to serve, or to reload in this process, and only root has."""
+        serving = [prepared.config.transparent for prepared in self.services]
+        needed = Transparent.SOURCE if self.workers else Transparent.BOTH
+        return frozenset({capabilities.CAP_NET_RAW}) if any(needed & one for one in serving) else frozenset()
 
     def assignment(self, index: int) -> worker.Assignment:
         """What the worker of this index has to do. Raises OSError where it cannot be counted."""
@@ -218,24 +224,26 @@ class _Build:
         self._descriptors = descriptors
         self._binder = Binder(previous.bound() if previous is not None else ())
         self._refused: list[str] = []
+        self._inetd = False
         self._reading = f"Reading configuration from {source.kind} {source.name}"
 
     def run(self) -> Generation:
         if self._previous is not None:
             self._previous.main.notice(self._reading)
         configuration = self._source.load()
-        if configuration.inetd:
+        if configuration.inetd and self._previous is not None:
             raise ConfigurationError.single(
-                f"{configuration.path} has no [service] section: this version of Culvert does not have "
-                "inetd mode",
-                hint="put the options into a section with 'accept'",
+                f"{configuration.path} has no [service] section any more: that is inetd mode, to which a "
+                "running daemon cannot change"
             )
+        self._inetd = configuration.inetd
         fips.enforce(configuration.options)
         options, identity = self._standing(configuration.options)
         services = configuration.services
         if options.chroot is None:
             services = tuple(_anchored(service) for service in services)
         ledger = self._ledger(options, services)
+        doubts = transparent.limits(services)
         watched = Watched.of(services, options.chroot) if options.watch else None
         contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed
@@ -251,8 +259,8 @@ class _Build:
             main = log.channel(options.debug, "main")
             self._report(configuration, main)
             _report_lifetimes(services, contexts, main)
-            for opened in filter(None, map(psk.openness, services)):
-                main.warning(opened)
+            for doubt in (*filter(None, map(psk.openness, services)), *doubts):
+                main.warning(doubt)
             for service in () if jailed else services:
                 if (warning := libwrap.lets_everybody_in(service, options.chroot)) is not None:
                     main.warning(warning)
@@ -359,7 +367,7 @@ class _Build:
         return self._binder.listen(service, _owner(service))
 
     def _turn(self, service: Service) -> Turn | None:
-        if service.accept is not None or service.server_names:
+        if service.accept is not None or service.server_names or self._inetd:
             return None
         known = self._previous.turns if self._previous is not None else {}
         return known.get(service.name) or Turn(service.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from culvert.readiness import Interest, Readiness
-from culvert.relay import Stream
+from culvert.stream import Stream
 from culvert.tls.engine import Engine, Scratch
 from culvert.tls.failure import TlsError
 from culvert.tls.hello import ClientHello

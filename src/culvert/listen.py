@@ -15,9 +15,9 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from culvert import sockopt
+from culvert import sockopt, transparent
 from culvert.address import HostPort, UnixPath, show
-from culvert.config.model import Service
+from culvert.config.model import Service, Transparent
 from culvert.errors import ConfigurationError, os_reason
 from culvert.jail import Place
 from culvert.resolve import InternetAddress, SocketAddress, resolve
@@ -166,6 +166,22 @@ class Bound:
         self.sock.close()
 
 
+def _settings(service: Service, family: int) -> tuple[sockopt.Setting, ...]:
+    """What is set on a listening socket.
+
+    One that takes connections to elsewhere must be allowed to, where they reach it unchanged (TPROXY); those
+    that netfilter redirected need no such right, which this process may not have.
+    """
+    chosen = sockopt.settings(service.socket_options, "a", family)
+    if (
+        Transparent.DESTINATION in service.transparent
+        and family != socket.AF_UNIX
+        and transparent.obstacle(family) is None
+    ):
+        return (*chosen, transparent.setting(family))
+    return chosen
+
+
 def _by_option(settings: Iterable[sockopt.Setting]) -> dict[tuple[int, int], int | bytes]:
     return {(level, number): value for level, number, value in settings}
 
@@ -196,7 +212,7 @@ class Listener:
         failures = []
         for bound in self.bound:
             try:
-                bound.adjust(sockopt.settings(self.service.socket_options, "a", bound.sock.family))
+                bound.adjust(_settings(self.service, bound.sock.family))
                 bound.give_to(self.owner)
             except OSError as error:
                 failures.append(
@@ -236,7 +252,7 @@ class Binder:
             # Where the kernel chose the port for the first address, the others follow it.
             chosen = found[0].sock.getsockname()[1] if found and port == 0 else port
             sockaddr = (host, chosen, *rest)
-            settings = sockopt.settings(service.socket_options, "a", family)
+            settings = _settings(service, family)
             if found and family == socket.AF_INET6:
                 settings = ((*_V6ONLY, 1), *settings)
             try:
@@ -254,9 +270,7 @@ class Binder:
 
     def _listen_unix(self, service: Service, path: str, owner: Owner) -> Listener:
         try:
-            bound = self._obtain(
-                socket.AF_UNIX, path, sockopt.settings(service.socket_options, "a", socket.AF_UNIX)
-            )
+            bound = self._obtain(socket.AF_UNIX, path, _settings(service, socket.AF_UNIX))
         except OSError as error:
             raise ConfigurationError.single(
                 f"Binding service [{service.name}] to {path} failed: {os_reason(error)} ({error.errno})",

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from culvert import capabilities
 from culvert.errors import ConfigurationError, Location, os_reason
 from culvert.jail import Place
 
@@ -338,8 +339,9 @@ def _checked_id(kind: str, number: int, location: Location | None) -> int:
     return number
 
 
-def drop(chroot: str | None, identity: Identity | None) -> None:
-    """Close the jail and become `identity`, for good.
+def drop(chroot: str | None, identity: Identity | None, keep: frozenset[int] = frozenset()) -> None:
+    """Close the jail and become `identity`, for good, with nothing of root's powers but `keep`: the numbers
+    of capabilities, of which programs that are run get none.
 
     Raises ConfigurationError where the system does not let us, RuntimeError where root is not given up as
     asked: the process must then end at once.
@@ -354,7 +356,7 @@ def drop(chroot: str | None, identity: Identity | None) -> None:
             ) from None
     if identity is not None:
         try:
-            _become(identity)
+            _become(identity, keep)
         except OSError as error:
             raise ConfigurationError.single(
                 f"Cannot become user {identity.uid} and group {identity.gid}: {error.strerror}",
@@ -362,12 +364,23 @@ def drop(chroot: str | None, identity: Identity | None) -> None:
             ) from None
 
 
-def _become(identity: Identity) -> None:
+def _become(identity: Identity, keep: frozenset[int]) -> None:
     """Groups first: without root they can no longer be changed."""
+    keeping = bool(keep) and os.geteuid() == 0 and identity.uid != 0
     if os.geteuid() == 0:
         os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
+    if keeping:
+        capabilities.empty_bounding_set()
+        capabilities.keep_over_setuid(wanted=True)
     os.setresuid(identity.uid, identity.uid, identity.uid)
+    if keeping:
+        capabilities.keep_only(keep)
+        capabilities.keep_over_setuid(wanted=False)
+        if capabilities.permitted() != sum(1 << number for number in keep):
+            raise RuntimeError(
+                f"the capabilities are {capabilities.permitted():#x} and not {set(keep)} alone"
+            )
     if os.getresuid() != (identity.uid,) * 3 or os.getresgid() != (identity.gid,) * 3:
         raise RuntimeError(f"identity is {os.getresuid()}, {os.getresgid()} after the change to {identity}")
     if identity.uid == 0:

@@ -26,6 +26,7 @@ class Readiness:
         self._epoll = select.epoll()
         self._interests: dict[int, Interest | None] = {}
         self._hung: set[int] = set()
+        self._outputs: dict[int, int] = {}
         loop.add_reader(self._epoll.fileno(), self._take)
 
     def close(self) -> None:
@@ -40,6 +41,18 @@ class Readiness:
         """
         self._interests.pop(fd, None)
         self._hung.discard(fd)
+        self._outputs.pop(fd, None)
+
+    def pair(self, fd: int, output: int) -> None:
+        """Have what is read at `fd` written at `output`: the two ends of a stream without one descriptor.
+
+        A hang-up of `output` is told by nothing but the next write, as that of a pipe.
+        """
+        self._outputs[fd] = output
+
+    def output(self, fd: int) -> int:
+        """The descriptor that can be written when the stream that is read at `fd` can be."""
+        return self._outputs.get(fd, fd)
 
     def attach(self, interest: Interest) -> bool:
         """Tell `interest` of a hang-up of its descriptor; whether there has been one already."""
@@ -75,6 +88,7 @@ class Interest:
         "_on_failure",
         "_on_readable",
         "_on_writable",
+        "_output",
         "_readiness",
         "fd",
         "reading",
@@ -96,6 +110,7 @@ class Interest:
         self._on_writable = on_writable
         self._on_failure = on_failure
         self.fd = fd
+        self._output = readiness.output(fd)
         self.reading = self.writing = False
         self._hung = readiness.attach(self)
 
@@ -112,9 +127,9 @@ class Interest:
         if writing != self.writing:
             self.writing = writing
             if writing:
-                self._loop.add_writer(self.fd, self._on_writable)
+                self._loop.add_writer(self._output, self._on_writable)
             else:
-                self._loop.remove_writer(self.fd)
+                self._loop.remove_writer(self._output)
 
     def hung_up(self, *, failed: bool) -> None:
         """The stream's other end is gone: what it left behind is to be read to the end."""

@@ -26,7 +26,6 @@ Pitfalls:
 from __future__ import annotations
 
 import asyncio
-import enum
 import errno
 import socket
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from typing import Protocol
 
 from culvert.errors import os_reason
 from culvert.readiness import Interest, Readiness
+from culvert.stream import End, Stream
 from culvert.tls.engine import CHUNK, Engine, Status
 
 CONTROL_LIMIT = 2 * CHUNK
@@ -52,16 +52,6 @@ TIMER_SLACK = 0.002
 """Seconds by which a loop's timer may fire early: uvloop counts in milliseconds."""
 
 
-class Stream(Protocol):
-    """One side of a connection: a non-blocking socket, or something that behaves like one."""
-
-    def fileno(self) -> int: ...
-    def recv_into(self, buffer: bytearray, /) -> int: ...
-    def send(self, data: memoryview, /) -> int: ...
-    def shutdown(self, how: int, /) -> None: ...
-    def close(self) -> None: ...
-
-
 class Observer(Protocol):
     """Who is told of what happens on the way. Nothing is told once `Relay.run` has returned."""
 
@@ -70,19 +60,6 @@ class Observer(Protocol):
 
     def tls_truncated(self) -> None:
         """The TLS side ended without a close_notify."""
-
-
-class End(enum.Enum):
-    """How a relay came to its end."""
-
-    CLOSED = "closed"
-    UNANSWERED = "the other side did not close in time"
-    IDLE = "idle"
-    RESET = "reset"
-    REFUSED = "refused"
-    TLS_FAILED = "TLS failed"
-    NEGOTIATION_FAILED = "negotiation failed"
-    LEFT = "left before TLS"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from culvert.errors import os_reason
 from culvert.handshake import Handshake, read_hello
 from culvert.log import Channel, Level
 from culvert.negotiate.script import Ends, Secured
-from culvert.relay import Stream
 from culvert.revocation import RevocationError
 from culvert.shared import Shared
+from culvert.stream import Stream
 from culvert.tls.engine import Engine
 from culvert.tls.failure import TlsError
 from culvert.tls.hello import ClientHello

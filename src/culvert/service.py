@@ -34,6 +34,7 @@ from culvert.revocation import Revocation
 from culvert.shared import Host, Shared
 from culvert.spawn import Programs
 from culvert.staple_renewal import StapleRenewal
+from culvert.stream import Stream
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
 from culvert.turn import Turn
@@ -141,6 +142,19 @@ class RunningService:
                 task.cancel()  # what it has found serves those who are still to come
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
+
+    def take(self, stream: Stream, client: InternetAddress | None) -> asyncio.Task[None]:
+        """Serve a connection that somebody else has accepted; the task ends with it."""
+        self.counters.accepted += 1
+        if self._stapling.possible:
+            self._log.info("OCSP stapling: no answer is fetched for a single connection")
+        if isinstance(stream, socket.socket):
+            settings = sockopt.settings(self.config.socket_options, "l", stream.family)
+            try:
+                sockopt.apply(stream, settings)
+            except OSError as error:  # its other end may be gone: that shows when it is read
+                self._log.error(f"Socket options of the connection: {os_reason(error)} ({error.errno})")
+        return self._launch(Connection(self._shared, stream, client, self._ident()))
 
     def accept_waiting(self) -> None:
         """Take the connections that wait in the queues now: closing the sockets would reset them."""

@@ -19,6 +19,7 @@ from culvert import control
 from culvert.config.model import GlobalOptions
 from culvert.descriptors import DescriptorLimit
 from culvert.idents import ConnectionNumbers
+from culvert.inherited import Inherited
 from culvert.log import Channel, Log
 from culvert.readiness import Readiness
 from culvert.responder import ResponderClient
@@ -116,6 +117,11 @@ class Worker:
         """Begin to accept."""
         for service in self._services:
             service.start()
+
+    def take(self, passed: Inherited) -> asyncio.Task[None]:
+        """Serve a connection that was handed to this process, by the only service; the task ends with it."""
+        self._readiness.pair(passed.stream.fileno(), passed.output)
+        return self._services[0].take(passed.stream, passed.address)
 
     def stop_accepting(self) -> None:
         """Take what waits in the queues, and no new connection after that."""
@@ -245,9 +251,11 @@ def serve(assignment: Assignment, channel: socket.socket) -> int:
 
 
 @contextlib.contextmanager
-def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
+def running_loop(
+    make: Callable[[], asyncio.AbstractEventLoop] = new_loop,
+) -> Iterator[asyncio.AbstractEventLoop]:
     """A new event loop as the thread's current one; closed at the end."""
-    loop = new_loop()
+    loop = make()
     asyncio.set_event_loop(loop)
     try:
         yield loop

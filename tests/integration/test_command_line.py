@@ -174,7 +174,8 @@ class TestStunnelFlags:
             assert f"options = {option}\n" in told
 
     @pytest.mark.parametrize(
-        "arguments", [["-nonsense"], ["-fd"], ["-fd", "many"], ["-fd", "1000"], ["one", "two"], []]
+        "arguments",
+        [["-nonsense"], ["-fd"], ["-fd", "many"], ["-fd", "1000"], ["-fd", "9" * 11], ["one", "two"], []],
     )
     def test_anything_else_is_an_error(self, arguments: list[str]) -> None:
         finished = run(command("stunnel", *arguments))

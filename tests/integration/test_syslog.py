@@ -15,6 +15,7 @@ import pytest
 from .certificates import Certificates
 from .daemon import Detached, Jail, fixed_ports, needs_root
 from .echo import echo_service, say_tls
+from .handed import Handed, tcp_pair
 from .harness import Culvert, eventually
 
 DEV_LOG = Path("/dev/log")
@@ -170,3 +171,14 @@ def test_it_is_found_again_after_a_restart(
     for _ in range(3):
         say_tls(daemon.port("echo"), certificates.ca.cert)
     syslogd.wait("Connection closed")
+
+
+def test_a_client_of_inetd_is_not_told_what_is_wrong(syslogd: Syslogd, tmp_path: Path) -> None:
+    """Its socket is on standard error too: what a start has to say goes to syslog alone."""
+    ours, theirs = tcp_pair()
+    fd = theirs.detach()
+    with ours, Handed(tmp_path, "nonsense = 1\n", fd, fd, header="", stderr=fd) as process:
+        assert ours.recv(100) == b""
+        process.wait(1)
+    message = syslogd.wait('there is no option "nonsense"')
+    assert (message["ident"], message["level"], message["id"]) == ("stunnel", "3", "ui")

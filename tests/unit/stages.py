@@ -16,8 +16,8 @@ from culvert.handshake import Handshake
 from culvert.log import Channel
 from culvert.negotiate.script import Script, Side
 from culvert.readiness import Readiness
-from culvert.relay import Stream
 from culvert.spawn import ProgramSocket
+from culvert.stream import Stream
 from culvert.tls.engine import Scratch
 
 from . import streams

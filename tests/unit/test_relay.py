@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from culvert.readiness import Readiness
-from culvert.relay import End, Limits, Relay
+from culvert.relay import Limits, Relay
 from culvert.spawn import ProgramSocket
+from culvert.stream import End
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import CHUNK, Status
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from culvert.config.model import Debug, SocketOption, TlsVersion
+from culvert.config.model import Debug, SocketOption, TlsVersion, Transparent
 from culvert.config.options import Availability, Option
 from culvert.config.socket_options import SOCKET_OPTIONS, Kind
 from culvert.config.tls_options import TlsOption
@@ -52,6 +52,8 @@ def _as_written(value: object) -> str:
             text = f"-{value.name}" if value.clear else value.name
         case TlsVersion():
             text = _VERSION_NAMES[value]
+        case Transparent():
+            text = str(value.name).lower()
         case enum.Enum():
             text = str(value.value)
         case float():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from culvert.cli.faults import CONFIGURATION_STATUS, report, say
 from culvert.cli.pass_phrase import Prompt
 from culvert.errors import ConfigurationError
 
 
 def run_file(path: str) -> int:
-    """Serve what a configuration file says until a signal ends it; returns the exit status."""
+    """Serve what a configuration file says, until a signal ends it or, in inetd mode, the connection is over;
+    returns the exit status."""
     return _run(path, f"file {path}")
 
 
@@ -18,13 +21,30 @@ def run_descriptor(number: int) -> int:
 
 
 def _run(origin: str | int, name: str) -> int:
+    # Its own import, for as long as nothing else of the daemon is needed.
+    from culvert.inherited import spare_the_client  # noqa: PLC0415
+
+    for_syslog = spare_the_client()
     try:
         return _serve(origin)
     except ConfigurationError as error:
+        if for_syslog:
+            _report_to_syslog(error)
         say(f"Reading configuration from {name}", ".")
         report(error)
         say("Configuration failed")
         return CONFIGURATION_STATUS
+
+
+def _report_to_syslog(error: ConfigurationError) -> None:
+    """What is wrong, for the operator of an inetd whose standard error is the client's socket."""
+    from culvert.config.values import FACILITIES  # noqa: PLC0415
+    from culvert.log import Level, Log, SyslogSink  # noqa: PLC0415
+
+    log = Log([SyslogSink("stunnel")])
+    for finding in error.diagnostics:
+        log.write(Level.ERR, FACILITIES["daemon"], "ui", str(finding))
+    log.close()
 
 
 def _serve(origin: str | int) -> int:
@@ -32,12 +52,19 @@ def _serve(origin: str | int) -> int:
     from culvert import privileges  # noqa: PLC0415
     from culvert.descriptors import DescriptorLimit  # noqa: PLC0415
     from culvert.generation import ConfigurationSource, Generation, builder  # noqa: PLC0415
+    from culvert.inetd import InetdProcess  # noqa: PLC0415
     from culvert.single import SingleProcess  # noqa: PLC0415
     from culvert.supervisor import Supervisor  # noqa: PLC0415
 
     prompt = Prompt()
     source = ConfigurationSource(origin)
-    workers = source.peek().options.workers
+    configuration = source.peek()
+    if configuration.inetd and origin in (0, 1):
+        raise ConfigurationError.single(
+            f"Without a [service] section, descriptor {origin} is the connection: the configuration cannot "
+            "come by it",
+            hint="pass it on another descriptor, as '-fd 3', or in a file",
+        )
     # Behind the first look at the configuration, which may come by a descriptor of the caller's, and before
     # anything is opened to stay open.
     privileges.restore_defaults()
@@ -47,6 +74,10 @@ def _serve(origin: str | int) -> int:
         prompt.closed = previous is not None
         return load(previous)
 
-    if workers == 0:
+    if configuration.inetd:
+        if os.isatty(0) and os.isatty(2):  # more often a section forgotten than meant so
+            say("There is no [service] section: the connection is this terminal", ".")
+        return InetdProcess(build).run()
+    if configuration.options.workers == 0:
         return SingleProcess(build).run()
     return Supervisor(build).run()

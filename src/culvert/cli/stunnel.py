@@ -17,6 +17,7 @@ from culvert.cli.version import openssl_version
 from culvert.config.options import OPTIONS, Availability, Option, Scope
 from culvert.config.socket_options import SOCKET_OPTIONS
 from culvert.config.tls_options import TLS_OPTIONS
+from culvert.config.values import MAX_NUMBER
 from culvert.version import __version__
 
 DEFAULT_FILE = "/etc/stunnel/stunnel.conf"
@@ -50,7 +51,7 @@ def stunnel(arguments: Sequence[str]) -> int:
 def _run_descriptor(arguments: Sequence[str]) -> int:
     if not arguments:
         return _refuse("No file descriptor specified")
-    if not (arguments[0].isascii() and arguments[0].isdigit()):
+    if not (arguments[0].isascii() and arguments[0].isdigit()) or int(arguments[0]) > MAX_NUMBER:
         return _refuse("Invalid file descriptor number")
     return run_descriptor(int(arguments[0]))
 

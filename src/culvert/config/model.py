@@ -39,6 +39,15 @@ class Failover(enum.Enum):
     LEASTCONN = "leastconn"
 
 
+class Transparent(enum.Flag):
+    """Whose place a service takes: connecting from its client's address, or to where its client was going."""
+
+    NONE = 0
+    SOURCE = 1
+    DESTINATION = 2
+    BOTH = 3
+
+
 class LogId(enum.Enum):
     """What identifies a connection in the log."""
 
@@ -288,6 +297,7 @@ class Service:
     health_check: float | None
     """How often targets are connected to, to see whether they are there; None for not at all."""
     local: str | None
+    transparent: Transparent
 
     cert: str | None
     key: str | None

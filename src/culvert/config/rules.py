@@ -14,11 +14,13 @@ from culvert.config.derived import OLDEST, lines_of, verify_policy, versions
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.identity_rules import check_identity_rules
+from culvert.config.inetd_rules import check_inetd
 from culvert.config.limit_rules import LIMIT_OPTIONS, check_limits
 from culvert.config.model import AllowKind, Failover, TlsVersion
 from culvert.config.protocol_rules import check_protocol
 from culvert.config.server_names import check_server_names
 from culvert.config.tls_options import TLS_OPTIONS
+from culvert.config.transparent_rules import check_transparent, leads_somewhere
 from culvert.config.values import VERSIONS
 from culvert.errors import Location
 
@@ -33,8 +35,7 @@ _VERSION_NAMES = {version: name for name, version in VERSIONS.items()}
 
 def check_service(draft: Draft, findings: Findings, *, inetd: bool) -> None:
     """Report everything that is wrong or unsafe in one service."""
-    ends = _inetd_ends if inetd else _ends
-    if not ends(draft, findings):
+    if not (check_inetd(draft, findings, has_sink=_has_sink(draft)) if inetd else _ends(draft, findings)):
         return
     for rule, options in _RULES:
         if not any(draft.spoilt(option) for option in options):
@@ -74,26 +75,6 @@ def _listening(address: Address) -> str:
     return f"{(address.host or '0.0.0.0').lower()} {address.port}"  # noqa: S104 - compared, not bound
 
 
-def _inetd_ends(draft: Draft, findings: Findings) -> bool:
-    """Without a section, the client is on standard input; False if there is no service at all."""
-    if draft.mentions("accept"):
-        findings.error(
-            '"accept" needs a [service] section above it: without one, the client is on standard input',
-            draft.where("accept"),
-        )
-    elif draft.mentions("connect") and draft.mentions("exec"):
-        findings.error(
-            'without a [service] section, "connect" and "exec" exclude each other', draft.where("exec")
-        )
-    elif not _has_sink(draft) and not draft.mentions("exec"):
-        path = draft.location.path
-        findings.error(
-            f'{path}: there is no [service], and neither "connect" nor "exec": nothing to do', None
-        )
-        return False
-    return True
-
-
 def _ends(draft: Draft, findings: Findings) -> bool:
     """A service has two ends; False if this one has none at all."""
     ends = {"accept": _accepts(draft), "connect": _has_sink(draft), "exec": draft.mentions("exec")}
@@ -122,7 +103,8 @@ def _accepts_by_name(draft: Draft) -> bool:
 
 
 def _has_sink(draft: Draft) -> bool:
-    return draft.mentions("connect") or any(draft.spoilt(name) for name in _OTHER_SINKS)
+    other = leads_somewhere(draft) or any(draft.spoilt(name) for name in _OTHER_SINKS)
+    return draft.mentions("connect") or other
 
 
 def _programs(draft: Draft, findings: Findings) -> None:
@@ -341,6 +323,7 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (check_protocol, ("client", "protocol", "protocolAuthentication")),
     (check_access, ACCESS_OPTIONS),
     (check_announcing, ACCESS_OPTIONS),
+    (check_transparent, ("accept", "connect", "exec", "local", "protocol", "transparent")),
     (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),
     (check_limits, LIMIT_OPTIONS),

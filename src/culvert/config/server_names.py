@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from culvert.config.derived import server_name
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
-from culvert.config.model import Service
+from culvert.config.model import Service, Transparent
 from culvert.config.protocols import CONNECTING_FIRST, INSIDE_TLS
 from culvert.config.values import listed
 
@@ -106,12 +106,14 @@ def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
         primary = by_name[service.server_names[0].primary]
         if service.protocol is None and primary.protocol and primary.protocol.name not in INSIDE_TLS:
             service = dataclasses.replace(service, protocol=primary.protocol)
-        if service.connect or service.exec is not None:
+        leads_on = service.connect or Transparent.DESTINATION in service.transparent
+        if leads_on or service.exec is not None:
             return service
         header = service.proxy.send or primary.proxy.send  # which the target expects, or not
         return dataclasses.replace(
             service,
             connect=primary.connect,
+            transparent=service.transparent | (primary.transparent & Transparent.DESTINATION),
             exec=primary.exec,
             exec_args=primary.exec_args,
             pty=primary.pty,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 from culvert import sockopt
 from culvert.config.model import Service
-from culvert.connect.endpoint import Endpoint, Source
+from culvert.connect.endpoint import Endpoint, LocalAddress, Source
 from culvert.errors import Unreached
 from culvert.resolve import SocketAddress
 
@@ -25,11 +26,14 @@ _OWN = frozenset(
     {
         errno.EADDRINUSE,
         errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,
         errno.EAGAIN,
+        errno.EINVAL,
         errno.EMFILE,
         errno.ENFILE,
         errno.ENOBUFS,
         errno.ENOMEM,
+        errno.EPERM,
     }
 )
 
@@ -54,7 +58,7 @@ class Dialer:
             family: sockopt.settings(service.socket_options, "r", family)
             for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         }
-        self._sources = tuple(Source(family, sockaddr) for family, sockaddr in sources)
+        self._sources = tuple(LocalAddress(family, sockaddr) for family, sockaddr in sources)
 
     def open(self, endpoint: Endpoint, source: Source | None) -> socket.socket:
         """A non-blocking socket, ready to connect to `endpoint` from `source`. Raises OSError."""
@@ -62,6 +66,8 @@ class Dialer:
         try:
             sock.setblocking(False)
             sockopt.apply(sock, self._settings[endpoint.family])
+            if source is not None and source.family != endpoint.family:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
             for candidate in self._sources if source is None else (source,):
                 if candidate.family == endpoint.family:
                     candidate.bind(sock)

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from culvert.address import Address, HostPort, UnixPath
 from culvert.resolve import SocketAddress, resolve
@@ -39,13 +40,19 @@ class Endpoint:
         return None if is_address(host) else host
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """From which address one connection is made, in place of the service's `local`.
+class Source(Protocol):
+    """From which address one connection is made, in place of the service's `local`, or nowhere else."""
 
-    It is for targets of its own family; one of the other family is connected to from wherever the system
-    chooses.
-    """
+    @property
+    def family(self) -> int: ...
+
+    def bind(self, sock: socket.socket) -> None:
+        """Make it the source of a socket of its family. Raises OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddress:
+    """An address of `local`; a target of the other family is connected to from anywhere."""
 
     family: int
     sockaddr: SocketAddress

@@ -87,12 +87,6 @@ def test_what_asks_for_nothing_is_accepted(line: str) -> None:
     config.loads(f"{line}\n[a]\n{CLIENT}", "x")
 
 
-@pytest.mark.parametrize("line", ["transparent = source"])
-def test_what_this_version_has_not_is_refused(line: str) -> None:
-    name = line.partition(" ")[0]
-    assert errors(f"{line}\n[a]\n{CLIENT}") == [f'1: this version of Culvert does not have "{name}" yet']
-
-
 def test_what_does_nothing_says_so() -> None:
     (warning, *_) = findings(f"EGD = /x\n[a]\n{CLIENT}")
     assert warning == '1: "EGD" does nothing: OpenSSL seeds its random numbers from the kernel'

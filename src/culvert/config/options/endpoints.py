@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from culvert.config.addresses import ACCEPT, CONNECT, HOST
-from culvert.config.model import Failover, LogId, SocketOption
+from culvert.config.model import Failover, LogId, SocketOption, Transparent
 from culvert.config.options.option import Availability, Option, Scope
 from culvert.config.socket_options import SOCKET_OPTION
 from culvert.config.values import (
@@ -178,17 +178,17 @@ ENDPOINTS = (
         Scope.SERVICE,
         choice(
             {
-                "none": "none",
-                "source": "source",
-                "destination": "destination",
-                "both": "both",
-                "yes": "source",
-                "no": "none",
+                "none": Transparent.NONE,
+                "source": Transparent.SOURCE,
+                "destination": Transparent.DESTINATION,
+                "both": Transparent.BOTH,
+                "yes": Transparent.SOURCE,
+                "no": Transparent.NONE,
             }
         ),
-        "none|source|destination|both take the place of client or server",
-        default="none",
-        availability=Availability.LATER,
+        "none|source|destination|both connect from the client's address, or to where it went",
+        default=Transparent.NONE,
+        service_fields=("transparent",),
     ),
     Option(
         "stack",
