@@ -8,7 +8,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from culvert import sockopt
@@ -28,6 +28,11 @@ class Endpoint:
     target: Address
     family: int
     sockaddr: SocketAddress
+
+    @property
+    def session_key(self) -> Hashable:
+        """Whose TLS sessions may be resumed here: behind one proxy there are many servers."""
+        return self.target, self.sockaddr
 
     @property
     def server_name(self) -> str | None:
@@ -114,6 +119,19 @@ class Connector:
                 if sock is not None:
                     return sock, endpoint
         raise BackendError("No more addresses to connect" if attempts else "No address to connect")
+
+    async def reach(self, endpoint: Endpoint) -> socket.socket:
+        """A connected non-blocking socket to this one address, within TIMEOUTconnect.
+
+        Raises OSError, of which TimeoutError is one.
+        """
+        sock = self._open(endpoint)
+        try:
+            await self._complete(sock, endpoint.sockaddr)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def _in_order(self) -> Iterable[tuple[tuple[Endpoint, ...] | None, Address]]:
         """As written; what has no addresses yet is looked up when it is its turn."""

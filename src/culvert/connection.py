@@ -11,6 +11,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cryptography import x509
 
@@ -103,6 +104,10 @@ class Connection:
             end = End.NEGOTIATION_FAILED
             self.log.error(f"Negotiation failed for {self.peer}: {error}")
         except BackendError as error:
+            if self._shared.config.protocol is not None:
+                end = (
+                    End.NEGOTIATION_FAILED
+                )  # its script may have told the client, who must have time to read it
             self.log.error(str(error))
         except OSError as error:
             self.log.error(f"{os_reason(error)} ({error.errno})")
@@ -139,9 +144,13 @@ class Connection:
         return Ends(self._address, self._accepted.getsockname())
 
     async def _secure(self) -> None:
+        protocol = self._shared.config.protocol
         if self._shared.config.client:
             self._tls = self._stream(Side.SERVER)
-            await self._securing.connect(self._tls, self.name(Side.SERVER), self._endpoint)
+            name = self.name(Side.SERVER)
+            if protocol is not None and protocol.target is not None:
+                name = f"{protocol.target} through {name}"
+            await self._securing.connect(self._tls, name, self._endpoint)
         else:
             self._tls = self._stream(Side.CLIENT)
             await self._securing.accept(self._tls, self.peer)
@@ -166,14 +175,22 @@ class Connection:
             assert shared.redirect is not None  # noqa: S101  or nobody would be redirected
             self.log.notice("Redirecting connection")
             connector = shared.redirect
+        elif target is not None:
+            return self._connected(*await shared.requested.connect(target, self.log))
         elif shared.config.exec is not None and not shared.config.connect:
             self._target = f"program {shared.config.exec}"
             self._streams[Side.SERVER] = self._start_program(self._client_variables())
             return None
         else:
             connector = shared.connector
-        sock, endpoint = await connector.connect(self.log)
-        self._streams[Side.SERVER], self._endpoint = sock, endpoint
+        return self._connected(*await connector.connect(self.log))
+
+    def _connected(self, sock: socket.socket, endpoint: Endpoint) -> SocketAddress:
+        shared = self._shared
+        protocol = shared.config.protocol
+        behind_proxy = protocol.target if protocol is not None else None
+        self._streams[Side.SERVER] = sock
+        self._endpoint = endpoint if behind_proxy is None else replace(endpoint, target=behind_proxy)
         self._target = show(endpoint.sockaddr)
         if not self._securing.redirected:
             self.log.notice(

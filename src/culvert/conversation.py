@@ -21,6 +21,7 @@ from culvert.negotiate.script import (
     Line,
     NegotiationError,
     Note,
+    Peek,
     Script,
     Send,
     Side,
@@ -42,6 +43,9 @@ class Peer(Protocol):
 
     async def exactly(self, count: int) -> bytes:
         """The next `count` bytes."""
+
+    async def peek(self) -> bytes:
+        """The next byte, which stays; nothing where the stream cannot be looked into."""
 
     async def send(self, data: bytes) -> None:
         """Send all of it."""
@@ -98,7 +102,7 @@ async def converse(script: Script, scene: Scene, timeout: float) -> None:
 
 
 async def _exchange(
-    step: Line | Exactly | Send | Discard, scene: Scene, deadline: float, timeout: float
+    step: Line | Exactly | Peek | Send | Discard, scene: Scene, deadline: float, timeout: float
 ) -> Any:
     peer, name = scene.peer_of(step.side), scene.name(step.side)
     try:
@@ -108,6 +112,8 @@ async def _exchange(
                     return await peer.line(limit)
                 case Exactly(_, size):
                     return await peer.exactly(size)
+                case Peek():
+                    return await peer.peek()
                 case Send(_, data):
                     return await peer.send(data)
                 case Discard():
@@ -187,6 +193,19 @@ class ClearPeer(_Peer):
             except (BlockingIOError, InterruptedError):
                 await self._ready(reading=True)
 
+    async def peek(self) -> bytes:
+        if not isinstance(self._stream, socket.socket):
+            return b""
+        while True:
+            try:
+                seen = self._stream.recv(1, socket.MSG_PEEK)
+            except (BlockingIOError, InterruptedError):
+                await self._ready(reading=True)
+                continue
+            if not seen:
+                raise NegotiationError("closed the connection")
+            return seen
+
     async def send(self, data: bytes) -> None:
         await self._transmit(memoryview(data))
 
@@ -253,6 +272,9 @@ class TlsPeer(_Peer):
                 raise NegotiationError("closed the connection without close_notify")
             self._engine.feed(count)
             return
+
+    async def peek(self) -> bytes:
+        return b""
 
     async def send(self, data: bytes) -> None:
         engine = self._engine

@@ -106,11 +106,24 @@ def os_reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
+class Unreached(enum.Enum):
+    """Why a target was not reached, as far as a protocol has words for it."""
+
+    FORBIDDEN = "forbidden"
+    UNKNOWN_NAME = "unknown name"
+    REFUSED = "refused"
+    NETWORK_UNREACHABLE = "network unreachable"
+    HOST_UNREACHABLE = "host unreachable"
+    TIMED_OUT = "timed out"
+    OTHER = "other"
+
+
 class BackendError(CulvertError):
     """The plain side's fault: a target that cannot be reached, a program that cannot be started."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, cause: Unreached = Unreached.OTHER) -> None:
         self.reason = reason
+        self.cause = cause
 
     def __str__(self) -> str:
         return self.reason

@@ -78,7 +78,7 @@ class Securing:
         self._server_name = name or None
         engine = shared.context.engine(shared.scratch, name)
         if endpoint is not None:
-            shared.context.sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
+            shared.context.sessions.offer(endpoint.session_key, engine, shared.readiness.loop.time())
         await self._shake_hands(engine, stream)
 
     def result(self) -> Secured:
@@ -107,7 +107,7 @@ class Securing:
         shared = self.shared
         if self.endpoint is not None and self.engine is not None and shared.config.resumes:
             shared.context.sessions.remember(
-                self.endpoint.sockaddr, self.engine, shared.readiness.loop.time()
+                self.endpoint.session_key, self.engine, shared.readiness.loop.time()
             )
 
     async def _choose_service(self, stream: Stream) -> ClientHello:
@@ -167,7 +167,7 @@ class Securing:
             except RevocationError as error:
                 reason = str(error)
                 if self.endpoint is not None:
-                    shared.context.sessions.forget(self.endpoint.sockaddr)
+                    shared.context.sessions.forget(self.endpoint.session_key)
         if reason is None:
             return
         if shared.redirect is None or shared.config.program_is_client:

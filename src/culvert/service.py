@@ -24,6 +24,7 @@ from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.negotiate import protocol_of
 from culvert.readiness import Readiness
+from culvert.requested import RequestedTargets
 from culvert.resolve import InternetAddress
 from culvert.responder import ResponderClient
 from culvert.revocation import Revocation
@@ -79,12 +80,14 @@ class RunningService:
         self._loop = surroundings.readiness.loop
         self._idents = surroundings.idents
         config, context, responders = prepared.config, prepared.context, surroundings.responders
+        connector = Connector(self._loop, config, prepared.targets)
         self._shared = Shared(
             config,
             context,
             Revocation(config, context, responders, self.counters),
-            Connector(self._loop, config, prepared.targets),
+            connector,
             Connector(self._loop, config, prepared.redirect) if prepared.redirect is not None else None,
+            RequestedTargets(self._loop, config, connector),
             protocol_of(config),
             surroundings.programs,
             surroundings.scratch,

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from culvert.address import HostPort
+from culvert.config.addresses import CONNECT
 from culvert.config.draft import Draft, Entry
 from culvert.config.model import (
     AllowKind,
@@ -18,7 +20,9 @@ from culvert.config.model import (
     VerifyPolicy,
 )
 from culvert.config.options import find, named
+from culvert.config.protocols import POSTGRESQL_ALPN
 from culvert.config.tls_options import TlsOption
+from culvert.config.values import BadValue
 
 OLDEST = TlsVersion.TLS1
 """The oldest version that current OpenSSL speaks: SSLv3 left it with version 4.0."""
@@ -39,6 +43,7 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "allow": tuple(entry.value for entry in allow_entries(draft)),
         "ocsp": ocsp_policy(draft),
         "protocol": protocol_options(draft),
+        "alpn": application_protocols(draft),
         "sni": draft.value("sni")[-1] if draft.value("client") and draft.value("sni") else None,
         "server_names": () if draft.value("client") else tuple(map(server_name, draft.value("sni"))),
         "ciphers": _latest(draft, "ciphers"),
@@ -105,8 +110,30 @@ def protocol_options(draft: Draft) -> ProtocolOptions | None:
         headers=draft.value("protocolHeader"),
         host=draft.value("protocolHost"),
         username=draft.value("protocolUsername"),
+        target=proxied_target(draft),
         password=draft.value("protocolPassword"),
     )
+
+
+def proxied_target(draft: Draft) -> HostPort | None:
+    """`protocolHost` of `protocol = connect`: where the proxy leads; None where it is no HOST:PORT."""
+    text = draft.value("protocolHost")
+    if draft.value("protocol") != "connect" or text is None:
+        return None
+    try:
+        address = CONNECT.parse(text)
+    except BadValue:
+        return None
+    named_by_number = isinstance(address, HostPort) and isinstance(address.port, int)
+    return address if named_by_number and address.host is not None else None
+
+
+def application_protocols(draft: Draft) -> tuple[str, ...]:
+    """What ALPN chooses from. PostgreSQL's clients may begin with TLS, and then insist on its protocol."""
+    chosen: tuple[str, ...] = draft.value("alpn")
+    if chosen or draft.value("client") or draft.value("protocol") != "pgsql":
+        return chosen
+    return (POSTGRESQL_ALPN,)
 
 
 def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:

@@ -15,6 +15,8 @@ from culvert.config.findings import Findings
 from culvert.config.identity_rules import check_identity_rules
 from culvert.config.model import AllowKind, Failover, TlsVersion
 from culvert.config.protocol_rules import check_protocol
+from culvert.config.protocols import CLIENT_CHOOSES_TARGET
+from culvert.config.proxy_rules import check_proxies
 from culvert.config.server_names import check_server_names
 from culvert.config.tls_options import TLS_OPTIONS
 from culvert.config.values import VERSIONS
@@ -114,7 +116,8 @@ def _accepts(draft: Draft) -> bool:
 
 
 def _has_sink(draft: Draft) -> bool:
-    return draft.mentions("connect") or any(draft.spoilt(name) for name in _OTHER_SINKS)
+    named_by_client = draft.value("protocol") == CLIENT_CHOOSES_TARGET and not draft.value("client")
+    return draft.mentions("connect") or named_by_client or any(draft.spoilt(name) for name in _OTHER_SINKS)
 
 
 def _programs(draft: Draft, findings: Findings) -> None:
@@ -320,6 +323,7 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (_lists, _ROLE + _TRUST + _ALLOW_RULES),
     (_secrets, _ROLE),
     (check_protocol, ("client", "protocol", "protocolAuthentication")),
+    (check_proxies, ("client", "protocol", "socksAllow", "protocolHost", *_TRUST)),
     (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),
 )

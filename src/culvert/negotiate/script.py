@@ -61,6 +61,15 @@ class Exactly(NamedTuple):
     size: int
 
 
+class Peek(NamedTuple):
+    """Look at the next byte and leave it: the result is it, or nothing where the side cannot be looked at.
+
+    That can be a pipe, or whoever speaks inside TLS.
+    """
+
+    side: Side
+
+
 class Send(NamedTuple):
     """Send bytes to a side. No result."""
 
@@ -89,7 +98,7 @@ class Note(NamedTuple):
     text: str
 
 
-Step = Line | Exactly | Send | Discard | Connect | Note
+Step = Line | Exactly | Peek | Send | Discard | Connect | Note
 Script = Generator[Step, Any, None]
 
 

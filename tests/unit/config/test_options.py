@@ -26,14 +26,14 @@ SERVICE = """
 """
 
 OWN = """
-    include workers watch alpn keylog
+    include workers watch alpn keylog socksAllow
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """
 """What is no row of the reference: `include` is syntax there, and the others are Culvert's."""
 
 REPEATABLE = """
     connect checkHost checkIP checkEmail options config socket sni OCSPflag setEnv CAengine protocolHeader
-    include provider providerParameter
+    include provider providerParameter socksAllow
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """
 
