@@ -44,11 +44,14 @@ CHUNKS = 64
 INTERIM_ANSWERS = 5
 """Most answers of the kind 1xx in front of the one that counts."""
 
+CHALLENGE_READ = 1024
+"""Most characters of a field in which names of authentication schemes are looked for."""
+
 SCHEMES_SHOWN = 8
 """Most names of authentication schemes that the log repeats."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.(?P<minor>[0-9]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>.*))?")
-_FIELD = re.compile(rb"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>.*?)[ \t]*")
+_FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SCHEME = re.compile(r"\s*(?P<scheme>[!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:\s+\S.*|\s*)")
 
@@ -172,7 +175,7 @@ def schemes(value: str) -> Iterator[str]:
     Challenges and their parameters are both separated by commas: what has `=` behind its first word is a
     parameter of the challenge before.
     """
-    for part in _QUOTED.sub('""', value).split(","):
+    for part in _QUOTED.sub('""', value[:CHALLENGE_READ]).split(","):
         match = _SCHEME.fullmatch(part)
         if match is not None and not part[match.end("scheme") :].lstrip().startswith("="):
             yield match["scheme"]
@@ -202,10 +205,10 @@ def _read_head() -> _Reading:
         if len(fields) == HEADER_LINES or size > HEADER_BYTES:
             limit = f"{HEADER_LINES} header lines or {HEADER_BYTES} bytes of them"
             raise NegotiationError(f"the proxy's answer has more than {limit}")
-        found = _FIELD.fullmatch(line)
-        if found is None:
+        name, colon, value = line.partition(b":")
+        if not colon or _FIELD_NAME.fullmatch(name) is None:
             raise NegotiationError("the proxy's answer has a header line that is none")
-        fields.append((found["name"].decode().lower(), found["value"].decode("utf-8", "replace")))
+        fields.append((name.decode().lower(), value.strip().decode("utf-8", "replace")))
     reason = (match["reason"] or b"").decode("utf-8", "replace").strip()
     return Answer(int(match["minor"]), int(match["status"]), reason, tuple(fields))
 

@@ -1,0 +1,1 @@
+"""Tests of the protocols around a handshake, without a network."""
