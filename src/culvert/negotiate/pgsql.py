@@ -30,7 +30,6 @@ from culvert.negotiate.script import (
     Send,
     Side,
     Step,
-    nothing_after,
 )
 
 ERROR_LIMIT = 30000
@@ -72,6 +71,9 @@ def request(code: int) -> bytes:
     return _PACKET.pack(_PACKET.size, code)
 
 
+_DECLINED = (request(GSSENC_REQUEST), request(SSL_REQUEST))
+
+
 # --- the client's side ---
 
 
@@ -98,6 +100,20 @@ def client_before(_: Ends) -> Script:
             words = ""
     yield Send(Side.CLIENT, error_response(CONNECTION_FAILURE, reason))
     raise NegotiationError(f"{reason}: {words}" if words else reason)
+
+
+def client_after(_: Ends, __: Secured) -> Script:
+    """Pass the plain client's first packet on, and decline a wish for encryption in front of it.
+
+    libpq asks by itself (sslmode=prefer); a server that has TLS already answers that with an error.
+    """
+    for _declined in range(len(_DECLINED) + 1):
+        packet = yield Exactly(Side.CLIENT, _PACKET.size)
+        if packet not in _DECLINED:
+            yield Send(Side.SERVER, packet)
+            return
+        yield Send(Side.CLIENT, b"N")
+    raise NegotiationError("the client asks for encryption over and over, where there is none to be had")
 
 
 def _read_error() -> Generator[Step, Any, str]:
@@ -170,5 +186,5 @@ def server_after(_: Ends, __: Secured) -> Script:
         raise
 
 
-CLIENT = Protocol(client_before, nothing_after)
+CLIENT = Protocol(client_before, client_after)
 SERVER = Protocol(server_before, server_after)

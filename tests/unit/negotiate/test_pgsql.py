@@ -84,6 +84,22 @@ def test_the_plain_client_is_told_of_an_unreachable_server() -> None:
     assert isinstance(played.error, BackendError)
 
 
+def passes(client: bytes) -> Play:
+    return play(pgsql.CLIENT.after(NO_ENDS, SECURED), client=client)
+
+
+@pytest.mark.parametrize("asked", [b"", SSL, GSS, GSS + SSL, SSL + GSS])
+def test_the_plain_clients_wish_for_encryption_is_declined(asked: bytes) -> None:
+    played = passes(asked + STARTUP)
+    assert played.error is None
+    assert played.to_client == b"N" * (len(asked) // 8)
+    assert played.to_server + played.rest[Side.CLIENT] == STARTUP
+
+
+def test_a_client_that_does_nothing_but_ask_is_left() -> None:
+    assert "over and over" in passes(SSL * 4).reason
+
+
 # --- the server's side ---
 
 
