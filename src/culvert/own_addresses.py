@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import socket
 import struct
 
+from culvert.address import IpAddress, unwrapped
 from culvert.resolve import InternetAddress
 
 WAIT = 1.0
@@ -33,7 +33,7 @@ _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errn
 
 def is_own(sockaddr: InternetAddress) -> bool:
     """Whether a connection to this socket address would stay on this machine."""
-    address = ipaddress.ip_address(str(sockaddr[0]).partition("%")[0])
+    address = unwrapped(str(sockaddr[0]))
     zone = int(sockaddr[3]) if len(sockaddr) > 3 else 0
     try:
         return _route_type(address, zone) == _LOCAL
@@ -41,7 +41,7 @@ def is_own(sockaddr: InternetAddress) -> bool:
         return _can_be_bound(address, zone)
 
 
-def _route_type(address: ipaddress.IPv4Address | ipaddress.IPv6Address, zone: int) -> int | None:
+def _route_type(address: IpAddress, zone: int) -> int | None:
     """The type of the route to the address, or None where there is none. Raises OSError."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     body = _ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
@@ -62,7 +62,7 @@ def _route_type(address: ipaddress.IPv4Address | ipaddress.IPv6Address, zone: in
     raise OSError(number, "netlink")
 
 
-def _can_be_bound(address: ipaddress.IPv4Address | ipaddress.IPv6Address, zone: int) -> bool:
+def _can_be_bound(address: IpAddress, zone: int) -> bool:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     where = (str(address), 0) if address.version == 4 else (str(address), 0, 0, zone)
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Sequence
 
+from culvert.address import IpAddress, unwrapped
 from culvert.config.model import SocksKind, SocksRule
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SPECIAL: tuple[tuple[str, IpNetwork], ...] = tuple(
@@ -30,14 +30,6 @@ _SPECIAL: tuple[tuple[str, IpNetwork], ...] = tuple(
         ("the IPv4 broadcast address", "255.255.255.255/32"),
     )
 )
-
-
-def plain(address: str) -> IpAddress:
-    """An address of getaddrinfo's without its zone, and an IPv4 one where IPv6 only wraps it."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        return parsed.ipv4_mapped
-    return parsed
 
 
 class SocksTargets:
@@ -62,7 +54,7 @@ class SocksTargets:
 
         `own` says that the address is one of this machine's.
         """
-        where = plain(address)
+        where = unwrapped(address)
         what = _special(where) or ("an address of this machine" if own else None)
         rules = list(self._permitting(host, where, port))
         if self._rules and not rules:
