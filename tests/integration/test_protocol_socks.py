@@ -212,7 +212,8 @@ def test_no_form_of_the_machines_addresses_gets_through(world: World, peers: Pee
     assert read_exactly(peer, 12) == b"\x05\0\x05\x02\0\x01" + bytes(6)
 
 
-def test_an_own_address_is_refused(world: World, peers: Peers) -> None:
+@pytest.mark.parametrize("prefix", [b"\x01", b"\x04" + bytes(10) + b"\xff\xff"], ids=["plain", "wrapped"])
+def test_an_own_address_is_refused(world: World, peers: Peers, prefix: bytes) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.77", 9))  # sends nothing: the kernel chooses a source address
@@ -220,7 +221,7 @@ def test_an_own_address_is_refused(world: World, peers: Peers) -> None:
             pytest.skip("this machine has no address but loopback")
         own = probe.getsockname()[0]
     mark = world.daemon.log.mark()
-    request = b"\x05\x01\x00\x05\x01\x00\x01" + socket.inet_aton(own) + b"\0\x50"
+    request = b"\x05\x01\x00\x05\x01\x00" + prefix + socket.inet_aton(own) + b"\0\x50"
     assert read_exactly(asked(world, peers, "closed", request), 4) == b"\x05\0\x05\x02"
     world.daemon.await_log(
         r"LOG3\[\d+\]: SOCKS connection to an address of this machine rejected$", since=mark

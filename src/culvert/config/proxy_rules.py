@@ -9,7 +9,7 @@ from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.protocols import CLIENT_CHOOSES_TARGET
 
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:.*")
 
 
 def check_proxies(draft: Draft, findings: Findings) -> None:
