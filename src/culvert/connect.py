@@ -8,17 +8,27 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from culvert import sockopt
 from culvert.address import Address, HostPort, UnixPath, show
 from culvert.config.model import Failover, Service
-from culvert.errors import BackendError, ConfigurationError, os_reason
+from culvert.errors import BackendError, ConfigurationError, ConnectError, Unreached, os_reason
 from culvert.log import Channel
 from culvert.resolve import SocketAddress, resolve
 
 LOCALHOST = "localhost"
+
+Permit = Callable[[SocketAddress], None]
+"""Raises BackendError for an address that must not be connected to."""
+
+_CAUSES = {
+    errno.ECONNREFUSED: Unreached.REFUSED,
+    errno.ETIMEDOUT: Unreached.TIMED_OUT,
+    errno.ENETUNREACH: Unreached.NETWORK_UNREACHABLE,
+    errno.EHOSTUNREACH: Unreached.HOST_UNREACHABLE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +38,6 @@ class Endpoint:
     target: Address
     family: int
     sockaddr: SocketAddress
-
-    @property
-    def session_key(self) -> Hashable:
-        """Whose TLS sessions may be resumed here: behind one proxy there are many servers."""
-        return self.target, self.sockaddr
 
     @property
     def server_name(self) -> str | None:
@@ -120,18 +125,47 @@ class Connector:
                     return sock, endpoint
         raise BackendError("No more addresses to connect" if attempts else "No address to connect")
 
-    async def reach(self, endpoint: Endpoint) -> socket.socket:
-        """A connected non-blocking socket to this one address, within TIMEOUTconnect.
+    async def connect_to(
+        self, target: HostPort, permit: Permit, log: Channel
+    ) -> tuple[socket.socket, Endpoint]:
+        """Connect to a target that somebody asked for; its name is looked up now.
 
-        Raises OSError, of which TimeoutError is one.
+        `permit` is asked about each address that the name has, before it is connected to; those that it
+        raises BackendError for are passed over. TIMEOUTconnect is for the whole. Raises ConnectError.
         """
-        sock = self._open(endpoint)
         try:
-            await self._complete(sock, endpoint.sockaddr)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+            async with asyncio.timeout(self._service.timeout_connect):
+                return await self._try(_permitted(await self._look_up_now(target), permit), log)
+        except TimeoutError:
+            raise ConnectError(f"{target}: TIMEOUTconnect exceeded", Unreached.TIMED_OUT) from None
+
+    async def _look_up_now(self, target: HostPort) -> tuple[Endpoint, ...]:
+        try:
+            return await asyncio.shield(self._loop.run_in_executor(None, _resolve, target))
+        except OSError as error:
+            reason = f"Error resolving {target}: {os_reason(error)}"
+            raise ConnectError(reason, Unreached.UNRESOLVED) from None
+
+    async def _try(self, endpoints: list[Endpoint], log: Channel) -> tuple[socket.socket, Endpoint]:
+        failure = ConnectError("No address to connect", Unreached.UNRESOLVED)
+        for endpoint in endpoints:
+            shown = show(endpoint.sockaddr)
+            log.info(f"s_connect: connecting {shown}")
+            sock = self._open(endpoint)
+            try:
+                await self._complete(sock, endpoint.sockaddr)
+            except OSError as error:
+                sock.close()
+                cause = _CAUSES.get(error.errno or 0, Unreached.FAILED)
+                failure = ConnectError(
+                    f"s_connect: connect {shown}: {os_reason(error)} ({error.errno})", cause
+                )
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock, endpoint
+        raise failure
 
     def _in_order(self) -> Iterable[tuple[tuple[Endpoint, ...] | None, Address]]:
         """As written; what has no addresses yet is looked up when it is its turn."""
@@ -216,6 +250,21 @@ class Connector:
             sock.close()
             raise
         return sock
+
+
+def _permitted(endpoints: Iterable[Endpoint], permit: Permit) -> list[Endpoint]:
+    permitted = []
+    refusal: BackendError | None = None
+    for endpoint in endpoints:
+        try:
+            permit(endpoint.sockaddr)
+        except BackendError as error:
+            refusal = error
+        else:
+            permitted.append(endpoint)
+    if refusal is not None and not permitted:
+        raise ConnectError(refusal.reason, Unreached.FORBIDDEN) from refusal
+    return permitted
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

@@ -106,24 +106,31 @@ def os_reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-class Unreached(enum.Enum):
-    """Why a target was not reached, as far as a protocol has words for it."""
-
-    FORBIDDEN = "forbidden"
-    UNKNOWN_NAME = "unknown name"
-    REFUSED = "refused"
-    NETWORK_UNREACHABLE = "network unreachable"
-    HOST_UNREACHABLE = "host unreachable"
-    TIMED_OUT = "timed out"
-    OTHER = "other"
-
-
 class BackendError(CulvertError):
     """The plain side's fault: a target that cannot be reached, a program that cannot be started."""
 
-    def __init__(self, reason: str, cause: Unreached = Unreached.OTHER) -> None:
+    def __init__(self, reason: str) -> None:
         self.reason = reason
-        self.cause = cause
 
     def __str__(self) -> str:
         return self.reason
+
+
+class Unreached(enum.Enum):
+    """Why a target was not reached; the value completes "the target ..."."""
+
+    UNRESOLVED = "has no address"
+    REFUSED = "refused the connection"
+    HOST_UNREACHABLE = "cannot be reached"
+    NETWORK_UNREACHABLE = "is in a network that cannot be reached"
+    TIMED_OUT = "did not answer in time"
+    FORBIDDEN = "is not permitted"
+    FAILED = "could not be connected to"
+
+
+class ConnectError(BackendError):
+    """No target was reached. `cause` is for those who have to answer a client by a code."""
+
+    def __init__(self, reason: str, cause: Unreached) -> None:
+        super().__init__(reason)
+        self.cause = cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple, NoReturn
 
 from culvert.connect import Endpoint
@@ -28,6 +29,11 @@ class _Role(NamedTuple):
 _ACCEPT = _Role("SSL_accept", "accepted")
 _CONNECT = _Role("SSL_connect", "connected")
 _LEVELS = {Outcome.ACCEPTED: Level.NOTICE, Outcome.IGNORED: Level.INFO, Outcome.REJECTED: Level.WARNING}
+
+
+def _peer_key(endpoint: Endpoint) -> Hashable:
+    """Whose sessions may be resumed here: behind the address of one proxy there are many servers."""
+    return endpoint.target, endpoint.sockaddr
 
 
 class Securing:
@@ -78,7 +84,7 @@ class Securing:
         self._server_name = name or None
         engine = shared.context.engine(shared.scratch, name)
         if endpoint is not None:
-            shared.context.sessions.offer(endpoint.session_key, engine, shared.readiness.loop.time())
+            shared.context.sessions.offer(_peer_key(endpoint), engine, shared.readiness.loop.time())
         await self._shake_hands(engine, stream)
 
     def result(self) -> Secured:
@@ -107,7 +113,7 @@ class Securing:
         shared = self.shared
         if self.endpoint is not None and self.engine is not None and shared.config.resumes:
             shared.context.sessions.remember(
-                self.endpoint.session_key, self.engine, shared.readiness.loop.time()
+                _peer_key(self.endpoint), self.engine, shared.readiness.loop.time()
             )
 
     async def _choose_service(self, stream: Stream) -> ClientHello:
@@ -167,7 +173,7 @@ class Securing:
             except RevocationError as error:
                 reason = str(error)
                 if self.endpoint is not None:
-                    shared.context.sessions.forget(self.endpoint.session_key)
+                    shared.context.sessions.forget(_peer_key(self.endpoint))
         if reason is None:
             return
         if shared.redirect is None or shared.config.program_is_client:

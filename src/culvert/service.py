@@ -87,7 +87,7 @@ class RunningService:
             Revocation(config, context, responders, self.counters),
             connector,
             Connector(self._loop, config, prepared.redirect) if prepared.redirect is not None else None,
-            RequestedTargets(self._loop, config, connector),
+            RequestedTargets(config, connector),
             protocol_of(config),
             surroundings.programs,
             surroundings.scratch,

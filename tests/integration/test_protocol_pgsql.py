@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -15,7 +16,7 @@ import pytest
 
 from .certificates import Certificates
 from .foreground import Postgres, free_port
-from .harness import PATIENCE, Culvert, require
+from .harness import PATIENCE, Culvert, eventually, require
 from .peers import Peers
 from .stunnel import Stunnel
 
@@ -40,8 +41,13 @@ def world(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) 
     require("psql")
     trust = f"CAfile = {certificates.ca.cert}\nverifyChain = yes\ncheckHost = localhost\n"
     credentials = f"cert = {certificates.server.chain}\nkey = {certificates.server.key}\n"
+    folder = tmp_path_factory.mktemp("pgsql")
     with Postgres(certificates.server) as server:
         services = (
+            f"[both]\nclient = yes\naccept = 127.0.0.1:0\nconnect = {folder}/tunnel\n"
+            f"protocol = pgsql\n{trust}"
+            f"[middle]\naccept = {folder}/tunnel\nconnect = 127.0.0.1:{server.port}\n"
+            f"protocol = pgsql\n{credentials}"
             f"[client]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{server.port}\n"
             f"protocol = pgsql\n{trust}"
             f"[server]\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{server.port}\n"
@@ -49,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) 
             f"[gone]\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{free_port()}\n"
             f"protocol = pgsql\n{credentials}"
         )
-        with Culvert(tmp_path_factory.mktemp("pgsql"), services) as daemon:
+        with Culvert(folder, services) as daemon:
             yield World(server, daemon)
 
 
@@ -84,6 +90,28 @@ def test_many_rows_come_through_a_client_tunnel(world: World) -> None:
         world.daemon.port("client"), "disable", "select repeat('x', 100) from generate_series(1, 20000)"
     )
     assert len(ran.stdout) == 20000 * 101, ran.stderr
+
+
+def test_a_query_is_cancelled_through_tunnels_at_both_ends(world: World) -> None:
+    port = world.daemon.port("both")
+    where = f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
+    process = subprocess.Popen(
+        [require("psql"), where, "-XAtc", "select 'here', pg_sleep(60)"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        running = (
+            "select count(*) from pg_stat_activity where query like 'select ''here''%' and state = 'active'"
+        )
+        eventually(lambda: psql(port, "disable", running).stdout.strip() == "1", "the query")
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+    assert "canceling statement due to user request" in told
 
 
 def test_a_server_tunnel_takes_psql_with_a_verified_certificate(

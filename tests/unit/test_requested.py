@@ -12,8 +12,8 @@ import pytest
 
 from culvert import config
 from culvert.address import HostPort
-from culvert.connect import Connector, Endpoint, Targets
-from culvert.errors import BackendError, Unreached
+from culvert.connect import Connector, Targets
+from culvert.errors import ConnectError, Unreached
 from culvert.log import Channel, FileSink, Level, Log
 from culvert.requested import RequestedTargets
 
@@ -32,11 +32,11 @@ def requested(*options: str) -> RequestedTargets:
     lines = ["[s]", "accept = 1", "cert = a.pem", "protocol = socks", *options]
     (service,) = config.loads("\n".join(lines), "test.conf").services
     loop = asyncio.get_running_loop()
-    return RequestedTargets(loop, service, Connector(loop, service, Targets((), (), ())))
+    return RequestedTargets(service, Connector(loop, service, Targets((), (), ())))
 
 
-async def failure(target: HostPort, log: Channel, *options: str) -> BackendError:
-    with pytest.raises(BackendError) as caught:
+async def failure(target: HostPort, log: Channel, *options: str) -> ConnectError:
+    with pytest.raises(ConnectError) as caught:
         await requested(*options).connect(target, log)
     return caught.value
 
@@ -63,7 +63,7 @@ def test_a_permitted_target_is_reached(run: Run, log: Channel, host: str) -> Non
         ("localhost", (), Unreached.FORBIDDEN),
         ("127.0.0.1", ("socksAllow = 127.0.0.1:2",), Unreached.FORBIDDEN),
         ("x" * 64, ("socksAllow = localhost",), Unreached.FORBIDDEN),  # and is not looked up
-        ("x" * 64, (), Unreached.UNKNOWN_NAME),
+        ("x" * 64, (), Unreached.UNRESOLVED),
         ("127.0.0.1", ("socksAllow = 127.0.0.1",), Unreached.REFUSED),
     ],
 )
@@ -98,9 +98,3 @@ def test_one_time_out_is_for_all_of_it(run: Run, log: Channel) -> None:
         assert "TIMEOUTconnect" in str(error)
 
     run(main())
-
-
-def test_sessions_are_kept_by_whom_they_are_with() -> None:
-    proxy = ("127.0.0.1", 3128)
-    keys = {Endpoint(HostPort(host, 443), socket.AF_INET, proxy).session_key for host in ("a.test", "b.test")}
-    assert len(keys) == 2

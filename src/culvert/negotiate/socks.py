@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from culvert.address import HostPort
-from culvert.errors import BackendError, Unreached
+from culvert.errors import BackendError, ConnectError, Unreached
 from culvert.negotiate.script import (
     Connect,
     Ends,
@@ -51,8 +51,9 @@ _SUCCEEDED, _FAILURE, _NOT_ALLOWED, _NETWORK, _HOST, _REFUSED = range(6)
 _NO_COMMAND, _NO_ADDRESS_TYPE = 7, 8
 
 REPLIES = {
+    Unreached.FAILED: _FAILURE,
     Unreached.FORBIDDEN: _NOT_ALLOWED,
-    Unreached.UNKNOWN_NAME: _HOST,
+    Unreached.UNRESOLVED: _HOST,
     Unreached.REFUSED: _REFUSED,
     Unreached.NETWORK_UNREACHABLE: _NETWORK,
     Unreached.HOST_UNREACHABLE: _HOST,
@@ -121,7 +122,7 @@ def _reply5(code: int) -> bytes:
 
 
 def _failed5(cause: Unreached) -> bytes:
-    return _reply5(REPLIES.get(cause, _FAILURE))
+    return _reply5(REPLIES[cause])
 
 
 # --- versions 4 and 4a ---
@@ -180,7 +181,8 @@ def _reach(target: HostPort, granted: bytes, refusal: Callable[[Unreached], byte
     try:
         yield Connect(target)
     except BackendError as error:
-        yield Send(Side.CLIENT, refusal(error.cause))
+        cause = error.cause if isinstance(error, ConnectError) else Unreached.FAILED
+        yield Send(Side.CLIENT, refusal(cause))
         raise
     yield Send(Side.CLIENT, granted)
 

@@ -41,13 +41,15 @@ class SocksTargets:
             rule.value: ipaddress.ip_network(rule.value) for rule in rules if rule.kind is SocksKind.NETWORK
         }
 
-    def worth_resolving(self, host: str, port: int) -> bool:
-        """Whether any rule could permit this host: looking up a name is already an answer to its owner."""
-        return not self._rules or any(
+    def refusal_of_name(self, host: str, port: int) -> str | None:
+        """Why this host is refused whatever its address is: a name that is looked up tells its owner."""
+        if not self._rules or any(
             rule.kind is SocksKind.NETWORK or _covers(rule, host)
             for rule in self._rules
             if rule.has_port(port)
-        )
+        ):
+            return None
+        return _unpermitted(host, port)
 
     def refusal(self, host: str, address: str, port: int, *, own: bool) -> str | None:
         """Why a client that asked for `host` may not reach this address of it; None where it may.
@@ -58,7 +60,7 @@ class SocksTargets:
         what = _special(where) or ("an address of this machine" if own else None)
         rules = list(self._permitting(host, where, port))
         if self._rules and not rules:
-            return f"SOCKS connection to {host} port {port} rejected: no socksAllow permits it"
+            return _unpermitted(host, port)
         if what is None or any(self._means(rule, where) for rule in rules):
             return None
         return f"SOCKS connection to {what} rejected"
@@ -82,6 +84,10 @@ class SocksTargets:
         return network.num_addresses == 1 or any(
             where in special and _within(network, special) for _, special in _SPECIAL
         )
+
+
+def _unpermitted(host: str, port: int) -> str:
+    return f"SOCKS connection to {host} port {port} rejected: no socksAllow permits it"
 
 
 def _special(where: IpAddress) -> str | None:

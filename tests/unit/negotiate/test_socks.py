@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culvert.address import HostPort
-from culvert.errors import BackendError, Unreached
+from culvert.errors import BackendError, ConnectError, Unreached
 from culvert.negotiate import socks
 from culvert.negotiate.script import NegotiationError
 
@@ -75,16 +75,16 @@ def test_versions_4_and_4a(request_: bytes, host: str) -> None:
     ("cause", "code"),
     [
         (Unreached.FORBIDDEN, 2),
-        (Unreached.UNKNOWN_NAME, 4),
+        (Unreached.UNRESOLVED, 4),
         (Unreached.REFUSED, 5),
         (Unreached.NETWORK_UNREACHABLE, 3),
         (Unreached.HOST_UNREACHABLE, 4),
         (Unreached.TIMED_OUT, 4),
-        (Unreached.OTHER, 1),
+        (Unreached.FAILED, 1),
     ],
 )
 def test_the_reply_says_why_the_target_was_not_reached(cause: Unreached, code: int) -> None:
-    error = BackendError("no", cause)
+    error = ConnectError("no", cause)
     played = asked(connect5(V4), error)
     assert played.to_client == b"\x05\x00" + bytes((5, code, 0, 1)) + bytes(6)
     assert played.error is error
@@ -119,6 +119,10 @@ def test_what_is_refused(request_: bytes, reply: bytes, reason: str) -> None:
     assert reason in played.reason
     assert played.to_client == reply
     assert not played.targets
+
+
+def test_what_is_no_matter_of_connecting_is_a_general_failure() -> None:
+    assert asked(connect5(V4), BackendError("no")).to_client[2:4] == b"\x05\x01"
 
 
 def test_a_client_whose_certificate_failed_is_asked_nothing() -> None:

@@ -64,7 +64,7 @@ def test_without_a_rule_this_machine_is_closed() -> None:
 )
 def test_a_rule_permits(rule: str, host: str, address: str, port: int) -> None:
     chosen = targets("other.test", rule)
-    assert chosen.worth_resolving(host, port)
+    assert chosen.refusal_of_name(host, port) is None
     assert chosen.refusal(host, address, port, own=False) is None
 
 
@@ -111,7 +111,7 @@ def test_this_machine_needs_a_rule_with_its_address_or_name() -> None:
 
 
 def test_a_name_that_no_rule_could_permit_is_not_looked_up() -> None:
-    assert not targets("name.test:443").worth_resolving("other.test", 443)
-    assert not targets("name.test:443", "10.0.0.0/8:80").worth_resolving("other.test", 443)
-    assert targets("10.0.0.0/8:443").worth_resolving("other.test", 443)
-    assert targets().worth_resolving("other.test", 443)
+    assert targets("name.test:443").refusal_of_name("other.test", 443) is not None
+    assert targets("name.test:443", "10.0.0.0/8:80").refusal_of_name("other.test", 443) is not None
+    assert targets("10.0.0.0/8:443").refusal_of_name("other.test", 443) is None
+    assert targets().refusal_of_name("other.test", 443) is None
