@@ -104,10 +104,8 @@ class Connection:
             end = End.NEGOTIATION_FAILED
             self.log.error(f"Negotiation failed for {self.peer}: {error}")
         except BackendError as error:
-            if self._shared.config.protocol is not None:
-                end = (
-                    End.NEGOTIATION_FAILED
-                )  # its script may have told the client, who must have time to read it
+            # A protocol's script may have told the client, who must have the time to read it.
+            end = End.RESET if self._shared.config.protocol is None else End.NEGOTIATION_FAILED
             self.log.error(str(error))
         except OSError as error:
             self.log.error(f"{os_reason(error)} ({error.errno})")
@@ -144,16 +142,17 @@ class Connection:
         return Ends(self._address, self._accepted.getsockname())
 
     async def _secure(self) -> None:
-        protocol = self._shared.config.protocol
-        if self._shared.config.client:
-            self._tls = self._stream(Side.SERVER)
-            name = self.name(Side.SERVER)
-            if protocol is not None and protocol.target is not None:
-                name = f"{protocol.target} through {name}"
-            await self._securing.connect(self._tls, name, self._endpoint)
-        else:
+        config = self._shared.config
+        if not config.client:
             self._tls = self._stream(Side.CLIENT)
             await self._securing.accept(self._tls, self.peer)
+            return
+        self._tls = self._stream(Side.SERVER)
+        name, endpoint = self.name(Side.SERVER), self._endpoint
+        behind_proxy = config.protocol.target if config.protocol is not None else None
+        if behind_proxy is not None and endpoint is not None:
+            name, endpoint = f"{behind_proxy} through {name}", replace(endpoint, target=behind_proxy)
+        await self._securing.connect(self._tls, name, endpoint)
 
     # --- what scripts ask for ---
 
@@ -176,26 +175,22 @@ class Connection:
             self.log.notice("Redirecting connection")
             connector = shared.redirect
         elif target is not None:
-            return self._connected(*await shared.requested.connect(target, self.log))
+            return self._reached(*await shared.requested.connect(target, self.log))
         elif shared.config.exec is not None and not shared.config.connect:
             self._target = f"program {shared.config.exec}"
             self._streams[Side.SERVER] = self._start_program(self._client_variables())
             return None
         else:
             connector = shared.connector
-        return self._connected(*await connector.connect(self.log))
+        sock, endpoint = await connector.connect(self.log)
+        return self._reached(sock, endpoint)
 
-    def _connected(self, sock: socket.socket, endpoint: Endpoint) -> SocketAddress:
-        shared = self._shared
-        protocol = shared.config.protocol
-        behind_proxy = protocol.target if protocol is not None else None
-        self._streams[Side.SERVER] = sock
-        self._endpoint = endpoint if behind_proxy is None else replace(endpoint, target=behind_proxy)
+    def _reached(self, sock: socket.socket, endpoint: Endpoint) -> SocketAddress:
+        self._streams[Side.SERVER], self._endpoint = sock, endpoint
         self._target = show(endpoint.sockaddr)
         if not self._securing.redirected:
-            self.log.notice(
-                f"Service [{shared.config.name}] connected remote server from {show(sock.getsockname())}"
-            )
+            name = self._shared.config.name
+            self.log.notice(f"Service [{name}] connected remote server from {show(sock.getsockname())}")
         return endpoint.sockaddr
 
     def _stream(self, side: Side) -> Stream:

@@ -115,7 +115,7 @@ def test_a_target_that_the_proxy_cannot_reach(
     credentials = (f"protocolUsername = {tinyproxy.username}", f"protocolPassword = {tinyproxy.password}")
     daemon = culvert(tunnel(tinyproxy.port, "127.0.0.1:9", certificates, *credentials))
     assert peers.dial(daemon.port("c")).recv(1) == b""
-    daemon.await_log(r"LOG3.*Negotiation failed for 127\.0\.0\.1:\d+: CONNECT request rejected: 50\d ")
+    daemon.await_log(r"LOG3.*Negotiation failed for 127\.0\.0\.1:\d+.*: CONNECT request rejected: 50\d ")
 
 
 def test_ntlm_over_one_connection(culvert: Start, certificates: Certificates, peers: Peers) -> None:

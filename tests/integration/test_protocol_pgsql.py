@@ -126,7 +126,7 @@ def test_a_session_in_clear_is_told_what_to_do(world: World) -> None:
     ran = psql(world.daemon.port("server"), "disable", "select 1")
     assert ran.returncode == 2
     assert "this server takes TLS connections only: set sslmode=require" in ran.stderr
-    world.daemon.await_log(r"LOG3.*Negotiation failed for 127\.0\.0\.1:\d+: .* in clear", since=mark)
+    world.daemon.await_log(r"LOG3.*Negotiation failed for 127\.0\.0\.1:\d+.*: .* in clear", since=mark)
 
 
 def test_a_backend_that_is_gone_is_told_inside_tls(world: World) -> None:

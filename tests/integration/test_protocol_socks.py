@@ -196,7 +196,7 @@ def test_what_is_refused_is_told_and_logged_once(
     peer = asked(world, peers, "open", request_)
     assert read_exactly(peer, len(reply)) == reply
     assert peer.recv() == b""
-    world.daemon.await_log(rf"LOG3.*Negotiation failed for 127\.0\.0\.1:\d+: .*{reason}", since=mark)
+    world.daemon.await_log(rf"LOG3.*Negotiation failed for 127\.0\.0\.1:\d+.*: .*{reason}", since=mark)
     assert len(world.daemon.log.find(reason, mark)) == 1
 
 
