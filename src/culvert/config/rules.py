@@ -116,7 +116,8 @@ def _accepts(draft: Draft) -> bool:
 
 
 def _has_sink(draft: Draft) -> bool:
-    named_by_client = draft.value("protocol") == CLIENT_CHOOSES_TARGET and not draft.value("client")
+    socks = draft.value("protocol") == CLIENT_CHOOSES_TARGET and not draft.value("client")
+    named_by_client = socks and not draft.mentions("exec")  # the two together have an error of their own
     return draft.mentions("connect") or named_by_client or any(draft.spoilt(name) for name in _OTHER_SINKS)
 
 

@@ -96,7 +96,7 @@ def client(options: ProtocolOptions) -> Protocol:
             yield Send(Side.SERVER, request(options, target, _basic(options)))
             answer = yield from read_answer()
         if not 200 <= answer.status < 300:
-            raise NegotiationError(f"CONNECT request rejected: {_reason(answer)}")
+            raise _rejected(answer, options)
         # A TLS server waits for its client to begin.
         yield Discard(Side.SERVER)
 
@@ -116,7 +116,7 @@ def request(options: ProtocolOptions, target: HostPort, credentials: str | None)
     lines = [f"CONNECT {where} HTTP/1.1"]
     if "host" not in given:
         lines.append(f"Host: {where}")
-    if credentials is not None:
+    if credentials is not None and "proxy-authorization" not in given:
         lines.append(f"Proxy-Authorization: {credentials}")
     return "".join(f"{line}\r\n" for line in (*lines, *options.headers, "")).encode()
 
@@ -134,9 +134,12 @@ def _ask_with_ntlm(options: ProtocolOptions, target: HostPort) -> _Reading:
     answer: Answer = yield from read_answer()
     if answer.status != 407:
         return answer
-    challenge = ntlm.read_challenge(_challenge_of(answer))
+    data = _challenge_of(answer)
+    if data is None:
+        return answer
+    challenge = ntlm.read_challenge(data)
     if not answer.stays:
-        raise NegotiationError(f"the proxy closes the connection within NTLM: {_reason(answer)}")
+        raise NegotiationError("the proxy closes the connection in the middle of NTLM")
     yield from _pass_over_body(answer)
     account = ntlm.Account(options.domain or "", options.username or "", options.password or "")
     proof = ntlm.authenticate_message(challenge, account, secrets.token_bytes(8), time.time())
@@ -148,7 +151,8 @@ def _ntlm(message: bytes) -> str:
     return f"NTLM {base64.b64encode(message).decode()}"
 
 
-def _challenge_of(answer: Answer) -> bytes:
+def _challenge_of(answer: Answer) -> bytes | None:
+    """The NTLM challenge of a 407, or None where it has none."""
     for value in answer.values("proxy-authenticate"):
         scheme, _, data = value.partition(" ")
         if scheme.lower() == "ntlm" and data.strip():
@@ -156,17 +160,20 @@ def _challenge_of(answer: Answer) -> bytes:
                 return base64.b64decode(data.strip(), validate=True)
             except binascii.Error:
                 raise NegotiationError("the proxy's NTLM challenge is not in base64") from None
-    raise NegotiationError(f"CONNECT request rejected: {_reason(answer)}")
+    return None
 
 
-def _reason(answer: Answer) -> str:
-    """What the proxy said, and for 407 what it asks for."""
-    words = f"{answer.status} {answer.reason}".strip()
-    if answer.status != 407:
-        return words
-    offered = [scheme for value in answer.values("proxy-authenticate") for scheme in schemes(value)]
-    names = ", ".join(dict.fromkeys(offered[:SCHEMES_SHOWN])) or "no scheme that it names"
-    return f"{words} (the proxy asks for {names})"
+def _rejected(answer: Answer, options: ProtocolOptions) -> NegotiationError:
+    """The error in the proxy's words, for 407 with what it asks for; but not if it repeats a secret."""
+    words = answer.reason
+    if answer.status == 407:
+        offered = [scheme for value in answer.values("proxy-authenticate") for scheme in schemes(value)]
+        names = ", ".join(dict.fromkeys(offered[:SCHEMES_SHOWN])) or "no scheme that it names"
+        words = f"{words} (the proxy asks for {names})"
+    secrets_sent = [options.password, (_basic(options) or "").removeprefix("Basic ")]
+    if any(secret and secret in words for secret in secrets_sent):
+        words = "(its words are not shown: they have the password in them)"
+    return NegotiationError(f"CONNECT request rejected: {answer.status} {words}".rstrip())
 
 
 def schemes(value: str) -> Iterator[str]:

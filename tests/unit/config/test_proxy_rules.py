@@ -43,7 +43,7 @@ def test_where_the_proxy_leads_must_be_said() -> None:
 
 def test_other_protocols_have_no_target() -> None:
     protocol = service(
-        "client = yes\naccept = 1\nconnect = 2\nprotocol = smtp\nprotocolHost = a:1\n"
+        "client = yes\naccept = 1\nconnect = 2\nprotocol = smtp\nprotocolHost = a.test\n"
     ).protocol
     assert protocol is not None
     assert protocol.target is None

@@ -97,6 +97,24 @@ def test_a_proxy_that_wants_authentication_names_its_schemes() -> None:
     )
 
 
+@pytest.mark.parametrize("secret", ["open sesame", "QWxhZGRpbjpvcGVuIHNlc2FtZQ=="])
+@pytest.mark.parametrize(
+    "answer", ["HTTP/1.1 403 No {}\r\n\r\n", "HTTP/1.1 407 No\r\nProxy-Authenticate: {}\r\n\r\n"]
+)
+def test_a_proxy_cannot_write_the_password_into_the_log(answer: str, secret: str) -> None:
+    account = options(username="Aladdin", password="open sesame")
+    reason = asks(answer.format(secret).encode(), account).reason
+    assert secret not in reason
+    assert "CONNECT request rejected: 40" in reason
+
+
+def test_a_header_line_may_be_the_credentials() -> None:
+    chosen = options(username="u", password="p", headers=("proxy-authorization: Bearer x",))
+    sent = asks(OK, chosen).to_server
+    assert b"Basic" not in sent
+    assert b"proxy-authorization: Bearer x\r\n" in sent
+
+
 BODIES = {
     "length": b"Content-Length: 5\r\n\r\n12345",
     "none": b"Content-Length: 0\r\n\r\n",
@@ -138,8 +156,11 @@ def test_a_proxy_that_needs_no_ntlm() -> None:
         (b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=x\r\n\r\n", "asks for Basic"),
         (b"HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM !!!!\r\n\r\n", "not in base64"),
         (challenged(BODIES["none"], b"NTLM"), "no valid length"),
-        (challenged(b"Proxy-Connection: close\r\n" + BODIES["none"]), "closes the connection within NTLM"),
-        (challenged(BODIES["none"]).replace(b"/1.1", b"/1.0"), "closes the connection within NTLM"),
+        (
+            challenged(b"Proxy-Connection: close\r\n" + BODIES["none"]),
+            "closes the connection in the middle of NTLM",
+        ),
+        (challenged(BODIES["none"]).replace(b"/1.1", b"/1.0"), "closes the connection in the middle of NTLM"),
         (challenged(b"\r\n"), "does not say where its answer ends"),
         (challenged(b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n"), "does not say where"),
         (challenged(b"Content-Length: +1\r\n\r\n"), "does not say where"),
