@@ -157,6 +157,20 @@ def test_what_is_sent_in_clear_behind_the_request_never_reaches_the_server(
         assert tls.recv(1) == b"R"  # AuthenticationOk: the first that it heard was the StartupMessage
 
 
+def test_a_request_in_single_bytes(world: World, peers: Peers, certificates: Certificates) -> None:
+    sock = peers.dial(world.daemon.port("server"))
+    for byte in bytes.fromhex("0000000804d21630"):  # a GSSENCRequest first, as libpq with a ticket sends it
+        sock.send(bytes((byte,)))
+    assert sock.recv(1) == b"N"
+    for byte in SSL_REQUEST:
+        sock.send(bytes((byte,)))
+    assert sock.recv(1) == b"S"
+    context = ssl.create_default_context(cafile=str(certificates.ca.cert))
+    with context.wrap_socket(sock, server_hostname="localhost") as tls:
+        tls.sendall(struct.pack("!iI", 23, 3 << 16) + b"user\0postgres\0\0")
+        assert tls.recv(1) == b"R"
+
+
 def test_a_client_may_begin_with_tls_and_gets_its_protocol(
     world: World, peers: Peers, certificates: Certificates
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 from .certificates import Certificates
 from .foreground import free_port
 from .harness import PATIENCE, Culvert, require
-from .peers import Peers, TlsPeer, client_context, read_exactly
+from .peers import Peers, TlsPeer, client_context, read_all, read_exactly
 from .stunnel import Stunnel
 
 Start = Callable[..., Culvert]
@@ -171,6 +171,17 @@ def asked(world: World, peers: Peers, service: str, request: bytes) -> TlsPeer:
     peer = peers.tls(world.daemon.port(service), client_context())
     peer.send(request)
     return peer
+
+
+def test_a_request_in_single_bytes_and_data_behind_it(world: World, peers: Peers) -> None:
+    """Each byte has a record of its own; the last one comes together with what is for the target."""
+    peer = peers.tls(world.daemon.port("open"), client_context())
+    request = b"\x05\x01\x00\x05\x01\x00\x01\x7f\0\0\x01" + world.page.to_bytes(2, "big")
+    for byte in request[:-1]:
+        peer.send(bytes((byte,)))
+    peer.send(request[-1:] + b"GET / HTTP/1.0\r\n\r\n")
+    assert read_exactly(peer, 12) == b"\x05\0\x05\0\0\x01" + bytes(6)
+    assert read_all(peer).endswith(b"\r\n\r\nhello")
 
 
 @pytest.mark.parametrize(
