@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class UnixPath:
 
 
 Address = HostPort | UnixPath
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 URL_LENGTH_LIMIT = 2048
 """Longest URL in characters: real ones have a few dozen, and a peer's certificate may name any."""
@@ -68,6 +71,16 @@ class HttpUrl:
 
     def __str__(self) -> str:
         return f"http://{self.authority}{self.target}"
+
+
+def unwrapped(host: str) -> IpAddress:
+    """A resolved address without its zone, and the IPv4 one where IPv6 only wraps it (RFC 4291, 2.5.5.2).
+
+    Raises ValueError for what is no address.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address if mapped is None else mapped
 
 
 def show(sockaddr: object) -> str:

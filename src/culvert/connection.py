@@ -11,6 +11,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from cryptography import x509
 
@@ -189,12 +190,17 @@ class Connection:
         await self._shared.access.admit(self._ends, self.log)
 
     async def _secure(self) -> None:
-        if self._shared.config.client:
-            self._tls = self._stream(Side.SERVER)
-            await self._securing.connect(self._tls, self.name(Side.SERVER), self._endpoint)
-        else:
+        config = self._shared.config
+        if not config.client:
             self._tls = self._stream(Side.CLIENT)
             await self._securing.accept(self._tls, self.peer, self._ends)
+            return
+        self._tls = self._stream(Side.SERVER)
+        name, endpoint = self.name(Side.SERVER), self._endpoint
+        behind_proxy = config.protocol.target if config.protocol is not None else None
+        if behind_proxy is not None and endpoint is not None:
+            name, endpoint = f"{behind_proxy} through {name}", replace(endpoint, target=behind_proxy)
+        await self._securing.connect(self._tls, name, endpoint)
 
     # --- what scripts ask for ---
 
@@ -213,29 +219,31 @@ class Connection:
     async def connect(self, target: HostPort | None) -> SocketAddress | None:
         """Reach the target (of `Scene`): a client whose certificate failed gets one of its own."""
         shared = self._shared
-        if self._securing.redirected:
-            assert shared.redirect is not None  # noqa: S101  or nobody would be redirected
-            self.log.notice("Redirecting connection")
-            connector = shared.redirect
-        elif shared.config.exec is not None and not shared.config.connect:
+        redirect = shared.redirect if self._securing.redirected else None
+        if redirect is None and shared.config.exec is not None and not shared.config.connect:
             self._target = f"program {shared.config.exec}"
             self._streams[Side.SERVER] = self._start_program(self._client_variables())
             return None
-        else:
-            connector = shared.connector
         source, towards = self._route()
-        if towards is None:
-            sock, endpoint = await connector.connect(self.log, source)
-            self._leave = connector.release
-        else:
+        if redirect is not None:
+            self.log.notice("Redirecting connection")
+            return self._reached(*await redirect.connect(self.log, source), redirect.release)
+        if target is not None:
+            return self._reached(*await shared.requested.connect(target, self.log, source))
+        if towards is not None:
             asked = HostPort(towards[0], towards[1])
-            sock, endpoint = await connector.connect_to(asked, _permit, self.log, source)
+            return self._reached(*await shared.connector.connect_to(asked, _permit, self.log, source))
+        return self._reached(*await shared.connector.connect(self.log, source), shared.connector.release)
+
+    def _reached(
+        self, sock: socket.socket, endpoint: Endpoint, leave: Callable[[Endpoint], None] | None = None
+    ) -> SocketAddress:
+        self._leave = leave
         self._streams[Side.SERVER], self._endpoint = sock, endpoint
         self._target = show(endpoint.sockaddr)
         if not self._securing.redirected:
-            self.log.notice(
-                f"Service [{shared.config.name}] connected remote server from {show(sock.getsockname())}"
-            )
+            name = self._shared.config.name
+            self.log.notice(f"Service [{name}] connected remote server from {show(sock.getsockname())}")
         return endpoint.sockaddr
 
     def _route(self) -> tuple[ClientSource | None, InternetAddress | None]:

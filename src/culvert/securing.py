@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple, NoReturn
 
 from culvert.admission import Place
@@ -29,6 +30,11 @@ class _Role(NamedTuple):
 _ACCEPT = _Role("SSL_accept", "accepted")
 _CONNECT = _Role("SSL_connect", "connected")
 _LEVELS = {Outcome.ACCEPTED: Level.NOTICE, Outcome.IGNORED: Level.INFO, Outcome.REJECTED: Level.WARNING}
+
+
+def _peer_key(endpoint: Endpoint) -> Hashable:
+    """Whose sessions may be resumed here: behind the address of one proxy there are many servers."""
+    return endpoint.target, endpoint.sockaddr
 
 
 class Securing:
@@ -83,7 +89,7 @@ class Securing:
         self._server_name = name or None
         engine = self._new_engine(name)
         if endpoint is not None:
-            self._sessions.offer(endpoint.sockaddr, engine, shared.readiness.loop.time())
+            self._sessions.offer(_peer_key(endpoint), engine, shared.readiness.loop.time())
         await self._shake_hands(engine, stream)
 
     def result(self, carried: Any) -> Secured:
@@ -115,7 +121,7 @@ class Securing:
         """Keep the session for the next connection to the same server."""
         shared = self.shared
         if self.endpoint is not None and self.engine is not None and shared.config.resumes:
-            self._sessions.remember(self.endpoint.sockaddr, self.engine, shared.readiness.loop.time())
+            self._sessions.remember(_peer_key(self.endpoint), self.engine, shared.readiness.loop.time())
 
     async def _choose_service(self, stream: Stream, ends: Ends) -> ClientHello:
         """Go on as the service that the client asks for by its server name, where there is one for it."""
@@ -182,7 +188,7 @@ class Securing:
             except RevocationError as error:
                 reason = str(error)
                 if self.endpoint is not None:
-                    self._sessions.forget(self.endpoint.sockaddr)
+                    self._sessions.forget(_peer_key(self.endpoint))
         if reason is None:
             return
         if shared.redirect is None or shared.config.program_is_client:

@@ -28,6 +28,7 @@ from culvert.metrics import Counters
 from culvert.negotiate import protocol_of
 from culvert.readiness import Readiness
 from culvert.refusals import Refusals, RefusedError
+from culvert.requested import RequestedTargets
 from culvert.resolve import InternetAddress
 from culvert.responder import ResponderClient
 from culvert.revocation import Revocation
@@ -87,12 +88,14 @@ class RunningService:
         self._loop = surroundings.readiness.loop
         self._idents = surroundings.idents
         config, context, responders = prepared.config, prepared.context, surroundings.responders
+        connector = Connector(self._loop, config, prepared.targets, log)
         self._shared = Shared(
             config,
             context,
             Revocation(config, context, responders, self.counters),
-            Connector(self._loop, config, prepared.targets, log),
+            connector,
             Connector(self._loop, config, prepared.redirect, log) if prepared.redirect is not None else None,
+            RequestedTargets(config, connector),
             protocol_of(config),
             surroundings.programs,
             surroundings.scratch,

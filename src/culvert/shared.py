@@ -13,6 +13,7 @@ from culvert.metrics import Counters
 from culvert.negotiate.script import Protocol
 from culvert.readiness import Readiness
 from culvert.refusals import Refusals
+from culvert.requested import RequestedTargets
 from culvert.revocation import Revocation
 from culvert.spawn import Programs
 from culvert.tls.context import TlsContext
@@ -29,6 +30,8 @@ class Shared:
     connector: Connector
     redirect: Connector | None
     """To where clients go whose certificate fails."""
+    requested: RequestedTargets
+    """To where clients go who name their target themselves."""
     protocol: Protocol
     programs: Programs
     scratch: Scratch

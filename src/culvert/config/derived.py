@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from culvert.address import HostPort
+from culvert.config.addresses import CONNECT
 from culvert.config.draft import Draft, Entry
 from culvert.config.model import (
     AccessRules,
@@ -22,8 +24,9 @@ from culvert.config.model import (
     VerifyPolicy,
 )
 from culvert.config.options import find, named
-from culvert.config.protocols import PROXY
+from culvert.config.protocols import POSTGRESQL_ALPN, PROXY
 from culvert.config.tls_options import TlsOption
+from culvert.config.values import BadValue
 
 OLDEST = TlsVersion.TLS1
 """The oldest version that current OpenSSL speaks: SSLv3 left it with version 4.0."""
@@ -54,6 +57,7 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "protocol": protocol_options(draft),
         "proxy": proxy_headers(draft),
         "access": access_rules(draft),
+        "alpn": application_protocols(draft),
         "sni": draft.value("sni")[-1] if draft.value("client") and draft.value("sni") else None,
         "server_names": () if draft.value("client") else tuple(map(server_name, draft.value("sni"))),
         "ciphers": _ciphers(draft, "ciphers"),
@@ -134,6 +138,7 @@ def protocol_options(draft: Draft) -> ProtocolOptions | None:
         headers=draft.value("protocolHeader"),
         host=draft.value("protocolHost"),
         username=draft.value("protocolUsername"),
+        target=proxied_target(draft),
         password=draft.value("protocolPassword"),
     )
 
@@ -162,6 +167,27 @@ def sources(draft: Draft, option: str) -> Sources:
     lines: tuple[Sources, ...] = draft.value(option)
     networks = dict.fromkeys(network for line in lines for network in line.networks)
     return Sources(tuple(networks), any(line.unix for line in lines))
+
+
+def proxied_target(draft: Draft) -> HostPort | None:
+    """`protocolHost` of `protocol = connect`: where the proxy leads; None where it is no HOST:PORT."""
+    text = draft.value("protocolHost")
+    if draft.value("protocol") != "connect" or text is None:
+        return None
+    try:
+        address = CONNECT.parse(text)
+    except BadValue:
+        return None
+    named_by_number = isinstance(address, HostPort) and isinstance(address.port, int)
+    return address if named_by_number and address.host is not None else None
+
+
+def application_protocols(draft: Draft) -> tuple[str, ...]:
+    """What ALPN chooses from. PostgreSQL's clients may begin with TLS, and then insist on its protocol."""
+    chosen: tuple[str, ...] = draft.value("alpn")
+    if chosen or draft.value("client") or draft.value("protocol") != "pgsql":
+        return chosen
+    return (POSTGRESQL_ALPN,)
 
 
 def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:

@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from culvert.address import Address, HttpUrl
+from culvert.address import Address, HostPort, HttpUrl
 from culvert.errors import Diagnostic, Location
 
 
@@ -140,12 +140,42 @@ class OcspPolicy:
         return self.url is not None or self.aia
 
 
+class SocksKind(enum.Enum):
+    """What a rule on the targets of SOCKS clients goes by."""
+
+    ANY = "any"
+    HOST = "host"
+    SUFFIX = "suffix"
+    NETWORK = "network"
+
+
+@dataclass(frozen=True, slots=True)
+class SocksRule:
+    """One `socksAllow`: a target that a SOCKS client may have. `ports` is the first and the last.
+
+    `value` is a name in lower case, a name that others end in, or a network as `ipaddress` writes it.
+    """
+
+    kind: SocksKind
+    value: str
+    ports: tuple[int, int]
+    written: str
+
+    def has_port(self, port: int) -> bool:
+        """Whether the rule is about this port."""
+        return self.ports[0] <= port <= self.ports[1]
+
+    def __str__(self) -> str:
+        return f"socksAllow = {self.written}"
+
+
 @dataclass(frozen=True, slots=True)
 class ProtocolOptions:
     """The protocol that is spoken around the handshake, and what it is to say.
 
-    `host` is the target that a proxy is asked for, or the name to greet with. `authentication` is one of
-    `config.protocols.AUTHENTICATION`; None is the protocol's usual one. `headers` are whole header lines.
+    `host` is the target that a proxy is asked for, or the name to greet with; `target` is the former, read.
+    `authentication` is one of `config.protocols.AUTHENTICATION`; None is the protocol's usual one. `headers`
+    are whole header lines.
     """
 
     name: str
@@ -154,6 +184,8 @@ class ProtocolOptions:
     headers: tuple[str, ...]
     host: str | None
     username: str | None
+    target: HostPort | None
+    """Who speaks TLS behind a proxy; None where that is whom the service connects to."""
     password: str | None = field(repr=False)
 
 
@@ -321,6 +353,8 @@ class Service:
     """What is spoken in clear before TLS, or inside it first; None for nothing."""
     proxy: ProxyHeaders
     access: AccessRules
+    socks_allow: tuple[SocksRule, ...]
+    """To where the clients of a SOCKS server may go; without a rule, wherever that is not this machine."""
     ciphers: str
     ciphersuites: str
     curves: str

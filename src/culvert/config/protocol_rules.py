@@ -6,7 +6,7 @@ import re
 
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
-from culvert.config.protocols import AUTHENTICATION, CLIENT, CONNECTING_FIRST, SERVER, SIDES
+from culvert.config.protocols import AUTHENTICATION, CLIENT, CONNECTING_FIRST, SERVER, SIDES, UNSUPPORTED
 
 _NEEDED_BY = {
     "protocolAuthentication": frozenset({"connect", "smtp"}),
@@ -25,6 +25,13 @@ def check_protocol(draft: Draft, findings: Findings) -> None:
     """Report a protocol that this end does not speak, and options that do not go with it."""
     protocol = draft.value("protocol")
     side = CLIENT if draft.value("client") else SERVER
+    if protocol in UNSUPPORTED:
+        findings.error(
+            f'"protocol = {protocol}" is not supported: {UNSUPPORTED[protocol]}',
+            draft.where("protocol"),
+            draft.name,
+        )
+        return
     if protocol is not None and side not in SIDES[protocol]:
         findings.error(
             f'"protocol = {protocol}" is for a {next(iter(SIDES[protocol]))}, and this service is a {side}',

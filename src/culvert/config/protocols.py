@@ -24,6 +24,17 @@ SIDES: dict[str, frozenset[str]] = {
 }
 """At which end of a tunnel each protocol can stand."""
 
+_UNPUBLISHED = "how its application speaks is published nowhere"
+
+UNSUPPORTED: dict[str, str] = {"capwin": _UNPUBLISHED, "capwinctrl": _UNPUBLISHED}
+"""Protocols of stunnel's that this version cannot speak, with the reason."""
+
+CLIENT_CHOOSES_TARGET = "socks"
+"""The protocol of which the server needs no target of its own."""
+
+POSTGRESQL_ALPN = "postgresql"
+"""The name that PostgreSQL's clients and servers negotiate by ALPN."""
+
 AUTHENTICATION: dict[str, tuple[str, ...]] = {"connect": ("basic", "ntlm"), "smtp": ("plain", "login")}
 """How a client can prove itself, by protocol; the first is the usual one."""
 

@@ -18,6 +18,8 @@ from culvert.config.inetd_rules import check_inetd
 from culvert.config.limit_rules import LIMIT_OPTIONS, check_limits
 from culvert.config.model import AllowKind, Failover, TlsVersion
 from culvert.config.protocol_rules import check_protocol
+from culvert.config.protocols import CLIENT_CHOOSES_TARGET
+from culvert.config.proxy_rules import check_proxies
 from culvert.config.server_names import check_server_names
 from culvert.config.tls_options import TLS_OPTIONS
 from culvert.config.transparent_rules import check_transparent, leads_somewhere
@@ -103,8 +105,12 @@ def _accepts_by_name(draft: Draft) -> bool:
 
 
 def _has_sink(draft: Draft) -> bool:
+    client_names_it = draft.value("protocol") == CLIENT_CHOOSES_TARGET and not draft.value("client")
+    by_protocol = client_names_it and not draft.mentions(
+        "exec"
+    )  # the two together have an error of their own
     other = leads_somewhere(draft) or any(draft.spoilt(name) for name in _OTHER_SINKS)
-    return draft.mentions("connect") or other
+    return draft.mentions("connect") or by_protocol or other
 
 
 def _programs(draft: Draft, findings: Findings) -> None:
@@ -324,6 +330,7 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (check_access, ACCESS_OPTIONS),
     (check_announcing, ACCESS_OPTIONS),
     (check_transparent, ("accept", "connect", "exec", "local", "protocol", "transparent")),
+    (check_proxies, ("client", "protocol", "socksAllow", "protocolHost", *_TRUST)),
     (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),
     (check_limits, LIMIT_OPTIONS),

@@ -10,7 +10,7 @@ from culvert.config.derived import server_name
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.model import Service, Transparent
-from culvert.config.protocols import CONNECTING_FIRST, INSIDE_TLS
+from culvert.config.protocols import CLIENT_CHOOSES_TARGET, CONNECTING_FIRST, INSIDE_TLS
 from culvert.config.values import listed
 
 _PATTERN = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
@@ -57,6 +57,11 @@ def check_primaries(drafts: Sequence[Draft], findings: Findings) -> None:
                 reason = f'service [{name.primary}], which "sni" names, is no TLS server with an "accept"'
             elif primary is draft:
                 reason = '"sni" names the service itself'
+            elif primary.value("protocol") == CLIENT_CHOOSES_TARGET and not _has_target(draft):
+                reason = (
+                    f"service [{name.primary}] has no target to hand on, its clients name theirs: "
+                    'set "connect", "exec" or "protocol = socks" here as well'
+                )
             elif first is not draft:
                 reason = f"service [{first.name}] has this pattern already"
             else:
@@ -94,6 +99,11 @@ def _check_protocols(draft: Draft, primary: Draft, findings: Findings) -> None:
                 draft.name,
                 f"leave it out to share the target of [{primary.name}]",
             )
+
+
+def _has_target(draft: Draft) -> bool:
+    own = any(draft.mentions(name) for name in ("connect", "exec"))
+    return own or draft.spoilt("protocol") or draft.value("protocol") == CLIENT_CHOOSES_TARGET
 
 
 def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:

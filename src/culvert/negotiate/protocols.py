@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from culvert.config.model import ProtocolOptions, Service
 from culvert.config.protocols import PROXY
-from culvert.negotiate import imap, nntp, pop3, smtp
+from culvert.negotiate import cifs, http_connect, imap, ldap, nntp, pgsql, pop3, smtp, socks
 from culvert.negotiate.proxying import announcing
 from culvert.negotiate.script import (
     Protocol,
@@ -20,15 +20,23 @@ _CONNECT_FIRST = Protocol(connect_before, nothing_after)
 _TLS_FIRST = Protocol(nothing_before, connect_after)
 
 _CLIENTS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {
+    "cifs": lambda _: cifs.CLIENT,
+    "connect": http_connect.client,
     "imap": imap.client,
+    "ldap": lambda _: ldap.CLIENT,
     "nntp": nntp.client,
+    "pgsql": lambda _: pgsql.CLIENT,
     "pop3": pop3.client,
     "smtp": smtp.client,
+    "socks": lambda _: _CONNECT_FIRST,  # the client's own words, which are the server's to read
 }
 _SERVERS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {
+    "cifs": lambda _: cifs.SERVER,
     "imap": imap.server,
+    "pgsql": lambda _: pgsql.SERVER,
     "pop3": pop3.server,
     "smtp": smtp.server,
+    "socks": lambda _: socks.SERVER,
 }
 
 

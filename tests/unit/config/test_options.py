@@ -27,14 +27,14 @@ SERVICE = """
 
 OWN = """
     include workers watch alpn keylog healthCheck maxConnections maxConnectionsPerIP maxHandshakes acceptRate
-    acceptProxy trustProxy proxyProtocol allowFrom denyFrom
+    acceptProxy trustProxy proxyProtocol allowFrom denyFrom socksAllow
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """
 """What is no row of the reference: `include` is syntax there, and the others are Culvert's."""
 
 REPEATABLE = """
     connect checkHost checkIP checkEmail options config socket sni OCSPflag setEnv CAengine protocolHeader
-    include provider providerParameter trustProxy allowFrom denyFrom
+    include provider providerParameter trustProxy allowFrom denyFrom socksAllow
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """
 

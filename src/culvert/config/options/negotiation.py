@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from culvert.config.options.option import Option, Scope
 from culvert.config.protocols import AUTHENTICATION, SIDES
+from culvert.config.socks_rules import SOCKS_RULE
 from culvert.config.values import NAME, OCSP_FLAG, SECONDS, TEXT, URL, YES_NO, one_of
 
 _PROTOCOLS = one_of(*SIDES)
@@ -72,6 +73,15 @@ NEGOTIATION = (
         NAME,
         "user for the protocol's authentication",
         service_fields=("protocol",),
+    ),
+    Option(
+        "socksAllow",
+        Scope.SERVICE,
+        SOCKS_RULE,
+        "HOST|*.SUFFIX|NETWORK|*[:PORT[-PORT]] that the clients of protocol = socks may have",
+        repeatable=True,
+        default=(),
+        service_fields=("socks_allow",),
     ),
     Option(
         "OCSP",
