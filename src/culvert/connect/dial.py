@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 from culvert import sockopt
@@ -25,6 +26,7 @@ _OWN = frozenset(
     {
         errno.EADDRINUSE,
         errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,
         errno.EAGAIN,
         errno.EMFILE,
         errno.ENFILE,
@@ -54,7 +56,7 @@ class Dialer:
             family: sockopt.settings(service.socket_options, "r", family)
             for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         }
-        self._sources = tuple(Source(family, sockaddr) for family, sockaddr in sources)
+        self._local = dict(reversed(sources))  # of each family the first one
 
     def open(self, endpoint: Endpoint, source: Source | None) -> socket.socket:
         """A non-blocking socket, ready to connect to `endpoint` from `source`. Raises OSError."""
@@ -62,10 +64,13 @@ class Dialer:
         try:
             sock.setblocking(False)
             sockopt.apply(sock, self._settings[endpoint.family])
-            for candidate in self._sources if source is None else (source,):
-                if candidate.family == endpoint.family:
-                    candidate.bind(sock)
-                    break
+            if source is None:
+                if endpoint.family in self._local:
+                    sock.bind(self._local[endpoint.family])
+            elif source.family == endpoint.family:
+                source.bind(sock)
+            else:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         except BaseException:
             sock.close()
             raise

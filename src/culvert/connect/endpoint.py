@@ -7,6 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from culvert.address import Address, HostPort, UnixPath
 from culvert.resolve import SocketAddress, resolve
@@ -39,20 +40,17 @@ class Endpoint:
         return None if is_address(host) else host
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Protocol):
     """From which address one connection is made, in place of the service's `local`.
 
-    It is for targets of its own family; one of the other family is connected to from wherever the system
-    chooses.
+    An endpoint of another family than its own is not connected to.
     """
 
-    family: int
-    sockaddr: SocketAddress
+    @property
+    def family(self) -> int: ...
 
     def bind(self, sock: socket.socket) -> None:
         """Make it the source of a socket of its family. Raises OSError."""
-        sock.bind(self.sockaddr)
 
 
 def is_address(host: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 from collections.abc import Coroutine
 
 from culvert.address import HostPort, show
@@ -12,6 +11,7 @@ from culvert.connect.connector import Connector
 from culvert.connect.endpoint import Endpoint
 from culvert.connect.health import pause_after
 from culvert.connect.race import Leg, Plan, Race
+from culvert.connect.report import ProbeReport
 from culvert.connect.target import Backend, Target
 from culvert.errors import ConnectError, os_reason
 from culvert.log import Channel
@@ -168,9 +168,9 @@ class Upkeep:
         connector = self._connector
         target = Target(backend.endpoint.target, (), backend.checked)
         plan = Plan([Leg(target, [backend])], self._service.timeout_connect, _none, lambda: (), None)
-        race = Race(self._loop, connector.dialer, connector.lookups, _ProbeReport(connector, self._log), plan)
+        report = ProbeReport(self._log, connector.health)
+        race = Race(self._loop, connector.dialer, connector.lookups, report, plan)
         try:
-            sock: socket.socket
             sock, _ = await race.run()
         except ConnectError:
             pass
@@ -183,34 +183,3 @@ class Upkeep:
 
 def _none(_: Target, __: tuple[Endpoint, ...]) -> tuple[Backend, ...]:
     return ()
-
-
-class _ProbeReport:
-    """Has the outcome of a probe judged. Only the judgement is for the log: probes may be many."""
-
-    __slots__ = ("_health", "_log")
-
-    def __init__(self, connector: Connector, log: Channel) -> None:
-        self._health = connector.health
-        self._log = log
-
-    def begins(self, backend: Backend) -> None:
-        self._log.debug(f"Trying whether {backend.name} answers")
-
-    def failed(self, backend: Backend, error: OSError) -> None:
-        timed_out = isinstance(error, TimeoutError) and error.errno is None
-        reason = "no answer within TIMEOUTconnect" if timed_out else os_reason(error)
-        self._log.debug(f"{backend.name}: {reason}")
-        self._health.failed(backend, reason, probed=True)
-
-    def stalled(self, backend: Backend, seconds: float) -> None:
-        """There is no other target that could follow."""
-
-    def overtaken(self, backend: Backend) -> None:
-        """There is no other address that could overtake it."""
-
-    def reached(self, backend: Backend) -> None:
-        self._health.reached(backend)
-
-    def unresolved(self, target: Target, error: OSError) -> None:
-        """Nothing is looked up."""
