@@ -115,7 +115,7 @@ class Upkeep:
         if target.busy or each_time or (target.backends and not target.is_name):
             return math.inf
         if target.failures or not target.backends:
-            age = pause_after(max(target.failures, 1))
+            age = pause_after(target.failures)
         elif target.fails:
             age = min(SUSPECT_AGE * (1 << min(target.suspicions, 16)), self._answer_age)
         else:
@@ -129,6 +129,7 @@ class Upkeep:
             await asyncio.wait([answer])  # which leaves it alone when it is cancelled itself
         finally:
             target.busy = False
+            target.looked_up = self._loop.time()
         try:
             endpoints = answer.result()
         except OSError as error:
@@ -137,7 +138,6 @@ class Upkeep:
             self._found(target, endpoints)
 
     def _failed(self, target: Target, error: OSError) -> None:
-        target.looked_up = self._loop.time()
         target.failures += 1
         if target.failures == 1 and target.backends:
             self._log.warning(
@@ -179,6 +179,7 @@ class Upkeep:
             backend.open -= 1
         finally:
             backend.busy = False
+            connector.health.postpone(backend)
 
 
 def _none(_: Target, __: tuple[Endpoint, ...]) -> tuple[Backend, ...]:
