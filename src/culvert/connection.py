@@ -52,10 +52,6 @@ def _shown(shared: Shared, accepted: Stream | None, address: InternetAddress | N
     return "unix socket" if isinstance(accepted, socket.socket) else "standard input"
 
 
-def _permit(_: SocketAddress) -> None:
-    """Where netfilter says that a client was going, it may go: the rule is the operator's."""
-
-
 class Connection:
     """One accepted connection, or one run of a program that stands in for it. `run` it once."""
 
@@ -230,10 +226,8 @@ class Connection:
             return self._reached(*await redirect.connect(self.log, source), redirect.release)
         if target is not None:
             return self._reached(*await shared.requested.connect(target, self.log, source))
-        if towards is not None:
-            asked = HostPort(towards[0], towards[1])
-            return self._reached(*await shared.connector.connect_to(asked, _permit, self.log, source))
-        return self._reached(*await shared.connector.connect(self.log, source), shared.connector.release)
+        reached = await shared.connector.connect(self.log, source, towards)
+        return self._reached(*reached, shared.connector.release)
 
     def _reached(
         self, sock: socket.socket, endpoint: Endpoint, leave: Callable[[Endpoint], None] | None = None

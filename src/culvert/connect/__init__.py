@@ -1,18 +1,8 @@
 """Connecting to a service's targets: resolving, failover, source address, deadlines."""
 
 from culvert.connect.connector import Connector, Permit, TargetState
-from culvert.connect.endpoint import Endpoint, LocalAddress, Source
+from culvert.connect.endpoint import Endpoint, Source
 from culvert.connect.preparation import Targets, prepare
 from culvert.connect.upkeep import Upkeep
 
-__all__ = [
-    "Connector",
-    "Endpoint",
-    "LocalAddress",
-    "Permit",
-    "Source",
-    "TargetState",
-    "Targets",
-    "Upkeep",
-    "prepare",
-]
+__all__ = ["Connector", "Endpoint", "Permit", "Source", "TargetState", "Targets", "Upkeep", "prepare"]

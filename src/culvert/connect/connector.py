@@ -9,16 +9,18 @@ from dataclasses import dataclass
 
 from culvert.address import Address, HostPort, show
 from culvert.config.model import Failover, Service
-from culvert.connect.dial import Dialer, is_own
+from culvert.connect.attempt import Attempt, alone
+from culvert.connect.dial import Dialer
 from culvert.connect.endpoint import Endpoint, Source, endpoints_of
 from culvert.connect.health import Health
 from culvert.connect.lookups import Find, Lookups
 from culvert.connect.preparation import Targets
-from culvert.connect.race import Attempt, Leg, Plan, Race, alone, time_alone
+from culvert.connect.race import Leg, Plan, Race, time_alone
+from culvert.connect.report import ClientReport
 from culvert.connect.target import Backend, Target
-from culvert.errors import BackendError, ConnectError, Unreached, os_reason
+from culvert.errors import BackendError, ConnectError, Unreached
 from culvert.log import Channel
-from culvert.resolve import SocketAddress
+from culvert.resolve import InternetAddress, SocketAddress
 
 Permit = Callable[[SocketAddress], None]
 """Raises BackendError for an address that must not be connected to."""
@@ -85,12 +87,15 @@ class Connector:
         for target in self.targets:
             yield from target.backends
 
-    async def connect(self, log: Channel, source: Source | None = None) -> tuple[socket.socket, Endpoint]:
+    async def connect(
+        self, log: Channel, source: Source | None = None, towards: InternetAddress | None = None
+    ) -> tuple[socket.socket, Endpoint]:
         """A connected non-blocking socket and where it leads; `release` that when the connection is over.
 
+        `source` is from where, in place of `local`; `towards` is where to, in place of the service's targets.
         Raises ConnectError when no target answers.
         """
-        legs = self._legs()
+        legs = self._legs() if towards is None else [self._given(towards)]
         timeout = self.service.timeout_connect
         attempt = self._first_attempt(legs, log, source)
         if attempt is not None:
@@ -98,8 +103,10 @@ class Connector:
             if attempt.outcome == 0:
                 self.health.reached(attempt.backend)
                 return attempt.sock, attempt.backend.endpoint
-        report = ClientReport(log, self.health)
-        plan = Plan(legs, timeout, self._admit, self._reserve, source)
+        # A target that does not answer a client's own address may miss the way back to that one alone.
+        blamed = self.health if source is None and towards is None else None
+        report = ClientReport(log, blamed)
+        plan = Plan(legs, timeout, self._admit, self._reserve if towards is None else _nothing, source)
         sock, backend = await Race(self.loop, self.dialer, self.lookups, report, plan).run(attempt)
         return sock, backend.endpoint
 
@@ -138,7 +145,9 @@ class Connector:
 
     def release(self, endpoint: Endpoint) -> None:
         """One connection that `connect` has made is over."""
-        self._by_address[endpoint.target].release(endpoint)
+        target = self._by_address.get(endpoint.target)
+        if target is not None:
+            target.release(endpoint)
 
     def states(self) -> list[TargetState]:
         """How every address of every target fares."""
@@ -175,6 +184,12 @@ class Connector:
         legs = [Leg(self._by_address[address], found) for address, found in by_target.items()]
         return legs + [Leg(target, None) for target in self.targets if not target.backends]
 
+    def _given(self, address: InternetAddress) -> Leg:
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        endpoint = Endpoint(HostPort(address[0], address[1]), family, address)
+        target = Target(endpoint.target, (endpoint,), self.loop.time())
+        return Leg(target, target.backends)
+
     def _leg(self, target: Target) -> Leg | None:
         """What is to be tried of a target; None where all of it is set aside."""
         if not target.backends or (self.service.delay and isinstance(target.address, HostPort)):
@@ -202,50 +217,6 @@ class Connector:
                     others += 1
                     siblings += other.due is None and other.endpoint.target == backend.endpoint.target
         return others, siblings
-
-
-class ClientReport:
-    """Writes what comes of a connection's attempts to its log, and has it judged."""
-
-    __slots__ = ("_health", "_log")
-
-    def __init__(self, log: Channel, health: Health | None) -> None:
-        self._log = log
-        self._health = health
-
-    def begins(self, backend: Backend) -> None:
-        self._log.info(f"s_connect: connecting {show(backend.endpoint.sockaddr)}")
-
-    def failed(self, backend: Backend, error: OSError) -> None:
-        shown = show(backend.endpoint.sockaddr)
-        if isinstance(error, TimeoutError) and error.errno is None:
-            self._log.error(f"s_connect: {shown}: TIMEOUTconnect exceeded")
-            reason = "no answer within TIMEOUTconnect"
-        else:
-            reason = os_reason(error)
-            self._log.error(f"s_connect: connect {shown}: {reason} ({error.errno})")
-        if self._health is not None and not is_own(error):
-            self._health.failed(backend, reason)
-
-    def stalled(self, backend: Backend, seconds: float) -> None:
-        shown = show(backend.endpoint.sockaddr)
-        self._log.error(f"s_connect: {shown}: no answer in {seconds:.1f} s, the next target is tried as well")
-        if self._health is not None:
-            self._health.failed(backend, f"no answer in {seconds:.1f} s")
-
-    def overtaken(self, backend: Backend) -> None:
-        if self._health is not None:
-            self._health.doubted(backend)
-
-    def reached(self, backend: Backend) -> None:
-        if self._health is not None:
-            self._health.reached(backend)
-
-    def unresolved(self, target: Target, error: OSError) -> None:
-        if isinstance(error, TimeoutError) and error.errno is None:
-            self._log.error(f"Resolving {target.address}: TIMEOUTconnect exceeded")
-        else:
-            self._log.error(f"Error resolving {target.address}: {os_reason(error)}")
 
 
 def _permitted(endpoints: tuple[Endpoint, ...], permit: Permit) -> list[Endpoint]:

@@ -8,7 +8,7 @@ import socket
 
 from culvert import sockopt
 from culvert.config.model import Service
-from culvert.connect.endpoint import Endpoint, LocalAddress, Source
+from culvert.connect.endpoint import Endpoint, Source
 from culvert.errors import Unreached
 from culvert.resolve import SocketAddress
 
@@ -28,12 +28,10 @@ _OWN = frozenset(
         errno.EADDRNOTAVAIL,
         errno.EAFNOSUPPORT,
         errno.EAGAIN,
-        errno.EINVAL,
         errno.EMFILE,
         errno.ENFILE,
         errno.ENOBUFS,
         errno.ENOMEM,
-        errno.EPERM,
     }
 )
 
@@ -58,7 +56,7 @@ class Dialer:
             family: sockopt.settings(service.socket_options, "r", family)
             for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         }
-        self._sources = tuple(LocalAddress(family, sockaddr) for family, sockaddr in sources)
+        self._local = dict(reversed(sources))  # of each family the first one
 
     def open(self, endpoint: Endpoint, source: Source | None) -> socket.socket:
         """A non-blocking socket, ready to connect to `endpoint` from `source`. Raises OSError."""
@@ -66,12 +64,13 @@ class Dialer:
         try:
             sock.setblocking(False)
             sockopt.apply(sock, self._settings[endpoint.family])
-            if source is not None and source.family != endpoint.family:
+            if source is None:
+                if endpoint.family in self._local:
+                    sock.bind(self._local[endpoint.family])
+            elif source.family == endpoint.family:
+                source.bind(sock)
+            else:
                 raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
-            for candidate in self._sources if source is None else (source,):
-                if candidate.family == endpoint.family:
-                    candidate.bind(sock)
-                    break
         except BaseException:
             sock.close()
             raise

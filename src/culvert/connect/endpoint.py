@@ -41,25 +41,16 @@ class Endpoint:
 
 
 class Source(Protocol):
-    """From which address one connection is made, in place of the service's `local`, or nowhere else."""
+    """From which address one connection is made, in place of the service's `local`.
+
+    An endpoint of another family than its own is not connected to.
+    """
 
     @property
     def family(self) -> int: ...
 
     def bind(self, sock: socket.socket) -> None:
         """Make it the source of a socket of its family. Raises OSError."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalAddress:
-    """An address of `local`; a target of the other family is connected to from anywhere."""
-
-    family: int
-    sockaddr: SocketAddress
-
-    def bind(self, sock: socket.socket) -> None:
-        """Make it the source of a socket of its family. Raises OSError."""
-        sock.bind(self.sockaddr)
 
 
 def is_address(host: str) -> bool:

@@ -18,8 +18,8 @@ LAST_PAUSE = 60.0
 
 
 def pause_after(failures: int) -> float:
-    """For how long to leave alone what has failed so many times in a row, once at least."""
-    return min(FIRST_PAUSE * (1 << min(failures - 1, 16)), LAST_PAUSE)
+    """For how many seconds to leave alone what has failed so many times in a row."""
+    return min(FIRST_PAUSE * (1 << min(max(failures - 1, 0), 16)), LAST_PAUSE)
 
 
 class Health:
@@ -68,6 +68,11 @@ class Health:
                 verb = "is set aside" if others else "does not answer"
                 tell(f"Service [{self._name}]: {backend.name} {verb}: {reason}")
         self.changed()
+
+    def postpone(self, backend: Backend) -> None:
+        """A probe was made; where it proved nothing and another one would be due, leave that for later."""
+        if backend.due is not None and backend.due <= self._loop.time():
+            self._pause(backend)
 
     def doubted(self, backend: Backend) -> None:
         """Another address answered while this one had not, though it was asked first: try it at once in the

@@ -12,7 +12,6 @@ no race: `alone` waits for it, at half the cost, and a race takes over from ther
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
 import os
 import socket
@@ -21,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from culvert.connect.attempt import Attempt
 from culvert.connect.dial import Dialer, cause_of
 from culvert.connect.endpoint import Endpoint, Source
 from culvert.connect.lookups import Answer, Lookups
@@ -29,6 +29,9 @@ from culvert.errors import ConnectError, Unreached
 
 ATTEMPT_DELAY = 0.25
 """Seconds that an address of a target has for itself before the next one is tried too (RFC 8305, 5)."""
+
+LEAST_DELAY = 0.01
+"""The shortest such time, where addresses are many and seconds are few (RFC 8305, 5)."""
 
 
 class Report(Protocol):
@@ -64,67 +67,6 @@ class Plan:
     reserve: Callable[[], Sequence[Backend]]
     """What is left to be tried, one by one, when all the rest has failed."""
     source: Source | None
-
-
-class Attempt:
-    """An attempt that was begun. `outcome` is an errno, 0 for a success; None is no answer yet."""
-
-    __slots__ = ("backend", "began", "outcome", "sock", "stalled")
-
-    def __init__(self, backend: Backend, sock: socket.socket, began: float) -> None:
-        """`sock` is about to be connected."""
-        self.backend = backend
-        self.sock = sock
-        self.began = began
-        self.stalled = False
-        self.outcome: int | None = None
-        backend.open += 1
-
-    def connect(self) -> None:
-        """Begin, and note the outcome where there is one at once."""
-        try:
-            outcome = self.sock.connect_ex(self.backend.endpoint.sockaddr)
-        except OSError as error:  # a path that is too long, for example
-            outcome = error.errno or errno.EINVAL
-        if outcome != errno.EINPROGRESS:
-            self.outcome = outcome
-
-    def take_outcome(self) -> int:
-        """The outcome, now that the socket has become writable."""
-        self.outcome = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return self.outcome
-
-    def drop(self) -> None:
-        """Give it up."""
-        self.backend.open -= 1
-        self.sock.close()
-
-
-async def alone(loop: asyncio.AbstractEventLoop, attempt: Attempt, seconds: float) -> None:
-    """Begin an attempt and wait for its outcome, but no longer than this.
-
-    The loop's own call inside asyncio.timeout costs twice as much, for each connection of a server.
-    """
-    try:
-        attempt.connect()
-        if attempt.outcome is None:
-            writable: asyncio.Future[bool] = loop.create_future()
-            timer = loop.call_later(seconds, _answer, writable, False)
-            loop.add_writer(attempt.sock.fileno(), _answer, writable, True)
-            try:
-                if await writable:
-                    attempt.take_outcome()
-            finally:
-                timer.cancel()
-                loop.remove_writer(attempt.sock.fileno())
-    except BaseException:
-        attempt.drop()
-        raise
-
-
-def _answer(waiting: asyncio.Future[bool], answered: bool) -> None:
-    if not waiting.done():
-        waiting.set_result(answered)
 
 
 def time_alone(legs: Sequence[Leg], timeout: float) -> float:
@@ -229,7 +171,8 @@ class Race:
         self._queue.extend(fresh)
         if self._queue:
             self._next = now
-            self._spacing = min(ATTEMPT_DELAY, max(self._leg_end - now, 0.0) / len(self._queue))
+            left = (self._leg_end - now) / len(self._queue)
+            self._spacing = min(ATTEMPT_DELAY, max(left, LEAST_DELAY))
 
     def _call_reserve(self) -> bool:
         self._legs.extend(

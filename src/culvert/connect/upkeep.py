@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 from collections.abc import Coroutine
 
 from culvert.address import HostPort, show
@@ -12,6 +11,7 @@ from culvert.connect.connector import Connector
 from culvert.connect.endpoint import Endpoint
 from culvert.connect.health import pause_after
 from culvert.connect.race import Leg, Plan, Race
+from culvert.connect.report import ProbeReport
 from culvert.connect.target import Backend, Target
 from culvert.errors import ConnectError, os_reason
 from culvert.log import Channel
@@ -115,7 +115,7 @@ class Upkeep:
         if target.busy or each_time or (target.backends and not target.is_name):
             return math.inf
         if target.failures or not target.backends:
-            age = pause_after(max(target.failures, 1))
+            age = pause_after(target.failures)
         elif target.fails:
             age = min(SUSPECT_AGE * (1 << min(target.suspicions, 16)), self._answer_age)
         else:
@@ -129,6 +129,7 @@ class Upkeep:
             await asyncio.wait([answer])  # which leaves it alone when it is cancelled itself
         finally:
             target.busy = False
+            target.looked_up = self._loop.time()
         try:
             endpoints = answer.result()
         except OSError as error:
@@ -137,7 +138,6 @@ class Upkeep:
             self._found(target, endpoints)
 
     def _failed(self, target: Target, error: OSError) -> None:
-        target.looked_up = self._loop.time()
         target.failures += 1
         if target.failures == 1 and target.backends:
             self._log.warning(
@@ -168,9 +168,9 @@ class Upkeep:
         connector = self._connector
         target = Target(backend.endpoint.target, (), backend.checked)
         plan = Plan([Leg(target, [backend])], self._service.timeout_connect, _none, lambda: (), None)
-        race = Race(self._loop, connector.dialer, connector.lookups, _ProbeReport(connector, self._log), plan)
+        report = ProbeReport(self._log, connector.health)
+        race = Race(self._loop, connector.dialer, connector.lookups, report, plan)
         try:
-            sock: socket.socket
             sock, _ = await race.run()
         except ConnectError:
             pass
@@ -179,38 +179,8 @@ class Upkeep:
             backend.open -= 1
         finally:
             backend.busy = False
+            connector.health.postpone(backend)
 
 
 def _none(_: Target, __: tuple[Endpoint, ...]) -> tuple[Backend, ...]:
     return ()
-
-
-class _ProbeReport:
-    """Has the outcome of a probe judged. Only the judgement is for the log: probes may be many."""
-
-    __slots__ = ("_health", "_log")
-
-    def __init__(self, connector: Connector, log: Channel) -> None:
-        self._health = connector.health
-        self._log = log
-
-    def begins(self, backend: Backend) -> None:
-        self._log.debug(f"Trying whether {backend.name} answers")
-
-    def failed(self, backend: Backend, error: OSError) -> None:
-        timed_out = isinstance(error, TimeoutError) and error.errno is None
-        reason = "no answer within TIMEOUTconnect" if timed_out else os_reason(error)
-        self._log.debug(f"{backend.name}: {reason}")
-        self._health.failed(backend, reason, probed=True)
-
-    def stalled(self, backend: Backend, seconds: float) -> None:
-        """There is no other target that could follow."""
-
-    def overtaken(self, backend: Backend) -> None:
-        """There is no other address that could overtake it."""
-
-    def reached(self, backend: Backend) -> None:
-        self._health.reached(backend)
-
-    def unresolved(self, target: Target, error: OSError) -> None:
-        """Nothing is looked up."""

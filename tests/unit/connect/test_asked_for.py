@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+from dataclasses import dataclass
+
 import pytest
 
 from culvert.address import HostPort
-from culvert.connect import LocalAddress
 from culvert.errors import BackendError, ConnectError, Unreached
 from culvert.resolve import SocketAddress
 
@@ -106,14 +108,59 @@ def test_a_target_that_keeps_silent(run: Run, log: Written) -> None:
     run(main())
 
 
+@dataclass(frozen=True)
+class Loopback:
+    """An address of this machine as a source."""
+
+    host: str
+    family: int
+
+    def bind(self, sock: socket.socket) -> None:
+        sock.bind((self.host, 0))
+
+
 def test_a_connection_may_have_a_source_address_of_its_own(run: Run, log: Written) -> None:
     async def main() -> None:
         with Listening() as asked:
-            connector = connector_of(service(LINE, "local = 127.0.0.8"), log)
-            source = LocalAddress(asked.sock.family, ("127.0.0.9", 0))
-            target = HostPort(asked.host, asked.port)
-            sock, _ = await connector.connect_to(target, anything, log.channel, source)
+            connector = connector_of(service(f"connect = 127.0.0.1:{asked.port}", "local = 127.0.0.8"), log)
+            source = Loopback("127.0.0.9", socket.AF_INET)
+            target = HostPort("127.0.0.1", asked.port)
+            ways = (
+                connector.connect(log.channel, source),
+                connector.connect_to(target, anything, log.channel, source),
+            )
+            for way in ways:
+                sock, _ = await way
+                with sock:
+                    assert sock.getsockname()[0] == "127.0.0.9"
+
+    run(main())
+
+
+def test_a_target_of_another_family_than_the_source_is_not_connected_to(run: Run, log: Written) -> None:
+    async def main() -> None:
+        with Listening("::1") as six, Listening(port=six.port) as four:
+            known = (six.endpoint("dual.test"), four.endpoint("dual.test"))
+            connector = connector_of(service(f"connect = dual.test:{four.port}"), log, (known,))
+            sock, found = await connector.connect(log.channel, Loopback("127.0.0.9", socket.AF_INET))
             with sock:
-                assert sock.getsockname()[0] == "127.0.0.9"
+                assert found.family == socket.AF_INET
+            assert [state.due_in for state in connector.states()] == [None, None]
+
+    run(main())
+
+
+def test_an_address_may_take_the_place_of_the_targets(run: Run, log: Written) -> None:
+    async def main() -> None:
+        with Listening() as given:
+            connector = connector_of(service(LINE), log)
+            sock, found = await connector.connect(log.channel, towards=("127.0.0.1", given.port))
+            with sock:
+                assert sock.getpeername() == found.sockaddr == ("127.0.0.1", given.port)
+            connector.release(found)
+            given.close()
+            with pytest.raises(ConnectError):
+                await connector.connect(log.channel, towards=("127.0.0.1", given.port))
+            assert connector.states()[0].failures == 0
 
     run(main())

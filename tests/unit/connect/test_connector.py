@@ -13,7 +13,6 @@ import pytest
 from culvert.address import HostPort, UnixPath
 from culvert.connect import Connector, Endpoint, Targets, prepare
 from culvert.errors import BackendError, ConfigurationError
-from culvert.transparent import ClientSource
 
 from ..loops import Run
 from .targets import Written, closed_port, service
@@ -280,36 +279,3 @@ def test_a_name_may_be_looked_up_at_each_connection(run: Run, log: Written, fail
                 sock.close()
 
     run(main())
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_one_connection_has_a_source_and_a_target_of_its_own(run: Run, log: Written) -> None:
-    async def main() -> None:
-        with Targets4(2) as targets:
-            chosen = service(f"connect = 127.0.0.1:{targets.port}", "local = 127.0.0.8")
-            connector = Connector(
-                asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
-            )
-            source = ClientSource.of(("127.0.0.9", 50009), keep_port=False)
-            asked = HostPort("127.0.0.2", targets.port)
-            sock, endpoint = await connector.connect_to(asked, lambda _: None, log.channel, source)
-            with sock:
-                assert sock.getsockname()[0] == "127.0.0.9"
-                assert sock.getpeername() == ("127.0.0.2", targets.port)
-                assert endpoint.server_name is None
-
-    run(main())
-
-
-def test_a_target_of_another_family_than_its_client_is_passed_over(run: Run, log: Written) -> None:
-    async def main() -> None:
-        chosen = service("connect = 127.0.0.1:9")
-        connector = Connector(
-            asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
-        )
-        source = ClientSource.of(("2001:db8::1", 50009, 0, 0), keep_port=False)
-        with pytest.raises(BackendError):
-            await connector.connect(log.channel, source)
-
-    run(main())
-    assert "127.0.0.1:9: Address family not supported by protocol" in log.text

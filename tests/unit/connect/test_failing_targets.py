@@ -154,6 +154,21 @@ def test_what_this_machine_is_short_of_is_no_fault_of_a_target(run: Run, log: Wr
     run(main())
 
 
+def test_a_probe_that_this_machine_cannot_make_is_left_for_later(run: Run, log: Written) -> None:
+    async def main() -> None:
+        with Listening() as first, Listening() as second:
+            chosen = service(*pair(first.port, second.port, "local = 192.0.2.1"))
+            connector = connector_of(chosen, log)
+            connector.health.doubted(next(connector.backends()))
+            async with kept_up(connector, log):
+                await until(log, "Cannot assign requested address")
+                await asyncio.sleep(0.2)
+            assert log.text.count("Trying whether") == 1
+            assert "set aside" not in log.text
+
+    run(main())
+
+
 def test_an_address_that_was_overtaken_is_probed_at_once(run: Run, log: Written) -> None:
     async def main() -> None:
         with Listening() as silent, Listening() as living:
