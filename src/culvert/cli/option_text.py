@@ -19,8 +19,6 @@ def availability_text(option: Option) -> str:
     match option.availability:
         case Availability.AVAILABLE:
             return ""
-        case Availability.LATER:
-            return "not in this version"
         case Availability.UNSUPPORTED:
             return f"not supported: {option.reason}"
         case Availability.OBSOLETE | Availability.NEEDLESS:

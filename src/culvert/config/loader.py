@@ -137,9 +137,6 @@ class _Reader:
     def _usable(self, option: Option, value: Any, where: Location) -> bool:
         """Whether this version does what the line asks for; says so if not, or if the line does nothing."""
         match option.availability:
-            case Availability.LATER if value != option.default:
-                self._findings.error(f'this version of Culvert does not have "{option.name}" yet', where)
-                return False
             case Availability.UNSUPPORTED if value != option.default:
                 self._findings.error(f'"{option.name}" is not supported: {option.reason}', where)
                 return False

@@ -21,12 +21,11 @@ class Scope(enum.Enum):
 class Availability(enum.Enum):
     """What this version does with an option.
 
-    LATER and UNSUPPORTED are checked like any other option, and refused unless they are set to their
-    default, which asks for nothing. OBSOLETE is accepted with a warning, NEEDLESS with a note.
+    UNSUPPORTED ones are checked like any other option, and refused unless they are set to their default,
+    which asks for nothing. OBSOLETE is accepted with a warning, NEEDLESS with a note.
     """
 
     AVAILABLE = "available"
-    LATER = "later"
     OBSOLETE = "obsolete"
     NEEDLESS = "needless"
     UNSUPPORTED = "unsupported"
