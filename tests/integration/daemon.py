@@ -214,7 +214,7 @@ def children(pid: int) -> list[int]:
 def _alive(pid: int) -> bool:
     try:
         return not re.search(r"(?m)^State:\s+Z", Path(f"/proc/{pid}/status").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or while it was read
         return False
 
 

@@ -100,16 +100,23 @@ def presented(pki: Pki, kind: str) -> list[str]:
 def counted(daemon: Culvert, connections: int) -> dict[str, Mapping[str, str | None]]:
     """What the list says of each service, once so many connections are over."""
     eventually(lambda: len(daemon.log.find(OVER)) >= connections, f"{connections} connections' ends")
-    mark = daemon.log.mark()
-    daemon.send_signal(signal.SIGUSR2)
     services = {m[1] for m in daemon.log.find(r"Service \[(\S+)\] \(FD=\d+\) bound to")}
+    listed: dict[str, Mapping[str, str | None]] = {}
 
-    def found() -> dict[str, Mapping[str, str | None]]:
+    def found(mark: int) -> bool:
         matches = (LINE.search(line) for line in daemon.log.lines[mark:])
-        return {match["service"]: match.groupdict() for match in matches if match is not None}
+        listed.update({match["service"]: match.groupdict() for match in matches if match is not None})
+        return listed.keys() == services
 
-    eventually(lambda: found().keys() == services, "a line for each service")
-    return found()
+    def nothing_open() -> bool:
+        listed.clear()
+        mark = daemon.log.mark()
+        daemon.send_signal(signal.SIGUSR2)
+        eventually(lambda: found(mark), "a line for each service")
+        return all(line["open"] == "0" for line in listed.values())
+
+    eventually(nothing_open, "the last connection, which has its line, to be closed")
+    return listed
 
 
 def numbers(line: Mapping[str, str | None], *names: str) -> list[int]:

@@ -369,3 +369,39 @@ def test_without_limits_nothing_is_refused(door: Door, certificates: Certificate
         door.enter()
     say_tls(door.daemon.port("echo"), certificates.ca.cert)
     open_tls(door.daemon.port("echo"), certificates.ca.cert).close()
+
+
+def test_behind_a_proxy_the_clients_address_is_the_one_that_counts(
+    door: Door, certificates: Certificates
+) -> None:
+    trusted = "acceptProxy = yes\ntrustProxy = 127.0.0.1\nmaxConnectionsPerIP = 1"
+    daemon = door.start(door.service(trusted), 2).daemon
+
+    def enter(client: str) -> TlsPeer:
+        sock = dial(daemon.port("echo"))
+        sock.sendall(f"PROXY TCP4 {client} 127.0.0.1 1000 443\r\n".encode())
+        peer = TlsPeer(sock, trusting(certificates.ca.cert), server=False)
+        try:
+            peer.handshake()
+            echo(peer)
+        except BaseException:
+            peer.close()
+            raise
+        return peer
+
+    held = [enter("203.0.113.7"), enter("203.0.113.8")]
+    for _ in range(4):
+        with pytest.raises((ConnectionError, TruncatedError)):
+            enter("203.0.113.7")
+    daemon.await_log(REJECTED + r"too many clients from 203\.0\.113\.7 \(>=1\)")
+    finish(held.pop())
+
+    def again() -> bool:
+        with contextlib.suppress(ConnectionError, TruncatedError):
+            held.append(enter("203.0.113.8"))
+            return True
+        return False
+
+    eventually(again, "a place", 5)
+    for peer in held:
+        peer.close()

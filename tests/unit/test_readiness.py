@@ -99,11 +99,11 @@ def test_a_reader_is_called_while_it_is_asked_for(run: Run) -> None:
 def test_a_writer_is_called_when_there_is_room(run: Run) -> None:
     @watching
     async def main(owner: Owner, theirs: socket.socket) -> None:
-        streams.fill(owner.sock)
+        sent = streams.fill(owner.sock)
         owner.interest.set(False, True)
         await asyncio.sleep(0.02)
         assert owner.writable == 0
-        await streams.receive(theirs, 4 << 20)
+        await streams.receive(theirs, sent)
         await until(lambda: owner.writable > 0)
         owner.interest.set(False, False)
         count = owner.writable
