@@ -21,6 +21,7 @@ from culvert.conversation import ClearPeer, Peer, TlsPeer, converse
 from culvert.errors import BackendError, os_reason
 from culvert.log import Channel
 from culvert.negotiate.script import Ends, NegotiationError, Side
+from culvert.parting import AFTER_DRAIN, AFTER_FAILURE, part
 from culvert.relay import End, Limits, Relay, Stream
 from culvert.resolve import InternetAddress, SocketAddress
 from culvert.securing import Securing
@@ -28,13 +29,6 @@ from culvert.shared import Shared
 from culvert.spawn import Program
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
-
-LINGER = 2.0
-"""Seconds for which a peer that was sent an alert may go on sending: a close with its bytes unread would
-send an RST, which can overtake the alert."""
-
-LINGER_LIMIT = 1024 * 1024
-"""Most bytes that such a peer may send."""
 
 
 def _shown(shared: Shared, accepted: socket.socket | None, address: InternetAddress | None) -> str:
@@ -50,6 +44,7 @@ class Connection:
         "_accepted",
         "_address",
         "_endpoint",
+        "_parting",
         "_program",
         "_relay",
         "_securing",
@@ -78,6 +73,7 @@ class Connection:
         self._target = "the target"
         self._relay: Relay | None = None
         self._program: Program | None = None
+        self._parting = False
         self.peer = _shown(shared, accepted, address)
         self.ident = ident
         self.started = shared.readiness.loop.time()
@@ -108,10 +104,26 @@ class Connection:
             self.log.error(f"{os_reason(error)} ({error.errno})")
         except asyncio.CancelledError:
             end = End.CLOSED
-            self.log.notice("Connection ended with its worker")
+            self._part_if_new()
             raise
         finally:
             await self._close(end)
+
+    def wind_up(self) -> bool:
+        """End it in good order, as the worker ends; False where nothing is carried yet: its task is to be
+        cancelled then, as one that does not come to its end by this.
+        """
+        if self._relay is None:
+            return False
+        self._part_if_new()
+        self._relay.wind_up()
+        return True
+
+    def _part_if_new(self) -> None:
+        """Have the peers told the end and given a moment to read it, unless they had that already."""
+        self._parting = not self._parting
+        if self._parting:
+            self.log.notice("Connection ended with its worker")
 
     def describe(self, now: float) -> str:
         """One line for a list of connections."""
@@ -275,34 +287,44 @@ class Connection:
 
     async def _close_streams(self, end: End) -> None:
         reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED)
-        last = self._told(end)
+        told = self._told(end)
         for stream in self._streams.values():
-            if stream is last:
+            if stream in told:
                 continue
             if reset and isinstance(stream, socket.socket):
                 sockopt.reset_on_close(stream)
             self._shut(stream)
-        if last is not None:
-            try:
-                if isinstance(last, socket.socket):
-                    await self._linger(last)
-            finally:
-                self._shut(last)
+        if told:
+            await self._part_from(told)
 
-    def _told(self, end: End) -> Stream | None:
-        """The side that was told the reason of a failure, and must have the time to read it."""
+    async def _part_from(self, told: list[Stream]) -> None:
+        loop, patience = self._shared.readiness.loop, AFTER_DRAIN if self._parting else AFTER_FAILURE
+        try:
+            await asyncio.gather(
+                *(part(loop, one, patience) for one in told if isinstance(one, socket.socket))
+            )
+        finally:
+            for stream in told:
+                self._shut(stream)
+
+    def _told(self, end: End) -> list[Stream]:
+        """The sides that were told the reason of an end, and must have the time to read it."""
+        if self._parting:
+            if self._relay is None and self._tls is not None and self._securing.engine is not None:
+                self._say_goodbye(self._tls)
+            return list(self._streams.values())
         match end:
-            case End.TLS_FAILED:
-                return self._tls
-            case End.NEGOTIATION_FAILED:
-                client = self._streams.get(Side.CLIENT)
-                if client is self._tls and client is not None:
+            case End.TLS_FAILED if self._tls is not None:
+                return [self._tls]
+            case End.NEGOTIATION_FAILED if Side.CLIENT in self._streams:
+                client = self._streams[Side.CLIENT]
+                if client is self._tls:
                     self._say_goodbye(client)
-                return client
-        return None
+                return [client]
+        return []
 
     def _say_goodbye(self, stream: Stream) -> None:
-        """Send a close_notify, as far as there is room for it."""
+        """Send a close_notify, as far as there is room for it; during a handshake there is none to send."""
         engine = self._securing.established
         engine.close()
         if count := engine.output():
@@ -312,14 +334,3 @@ class Connection:
     def _shut(self, stream: Stream) -> None:
         self._shared.readiness.forget(stream.fileno())
         stream.close()
-
-    async def _linger(self, sock: socket.socket) -> None:
-        """Let a peer who was sent an alert read it before the socket is gone."""
-        with contextlib.suppress(OSError):  # TimeoutError is one
-            sock.shutdown(socket.SHUT_WR)
-            async with asyncio.timeout(LINGER):
-                taken = 0
-                while taken < LINGER_LIMIT and (
-                    data := await self._shared.readiness.loop.sock_recv(sock, 65536)
-                ):
-                    taken += len(data)

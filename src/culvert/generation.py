@@ -39,8 +39,12 @@ _LEVELS = {Severity.ERROR: Level.ERR, Severity.WARNING: Level.WARNING, Severity.
 class ConfigurationSource:
     """Where the configuration comes from: a file, read anew for each reload, or a descriptor, read once."""
 
-    def __init__(self, source: str | int) -> None:
-        """`source` is a path or a descriptor's number. Nothing is read before `load`."""
+    def __init__(self, source: str | int, drain_timeout: float | None = None) -> None:
+        """`source` is a path or a descriptor's number. Nothing is read before `load`.
+
+        `drain_timeout` counts where the file does not set it, in place of the option's default.
+        """
+        self._drain_timeout = drain_timeout
         self._descriptor = source if isinstance(source, int) else None
         # As the first process was told it, and absolute, for a daemon changes to "/".
         self.kind = "descriptor" if isinstance(source, int) else "file"
@@ -60,10 +64,16 @@ class ConfigurationSource:
             peeked, self._peeked = self._peeked, None
             return peeked
         if self._path is not None:
-            return config.load(self._path)
+            return self._completed(config.load(self._path))
         if self._text is None:
             self._text = self._read()
-        return config.loads(self._text, f"{self.kind} {self.name}")
+        return self._completed(config.loads(self._text, f"{self.kind} {self.name}"))
+
+    def _completed(self, found: Configuration) -> Configuration:
+        if self._drain_timeout is None or "drainTimeout" in found.options.locations:
+            return found
+        options = dataclasses.replace(found.options, drain_timeout=self._drain_timeout)
+        return dataclasses.replace(found, options=options)
 
     def _read(self) -> bytes:
         try:
@@ -94,6 +104,13 @@ class Generation:
     def main(self) -> Channel:
         """Where the daemon itself writes."""
         return self.log.channel(self.options.debug, "main")
+
+    @property
+    def summary(self) -> str:
+        """What it serves, in a few words."""
+        count = len(self.services)
+        processes = f"{self.workers} worker(s)" if self.workers else "one process"
+        return f"Serving {count} service(s) with {processes}"
 
     def announce(self) -> None:
         main = self.main

@@ -163,6 +163,7 @@ class Bound:
             # Replaced, or out of reach behind a jail or without root: the next start removes what is stale.
             with contextlib.suppress(OSError):
                 self.file.remove()
+            self.file = None  # what is there from now on is somebody else's
         self.sock.close()
 
 

@@ -31,6 +31,7 @@ foreground = yes
 syslog = no
 pid =
 debug = 7
+drainTimeout = 0
 """
 
 Result = TypeVar("Result")

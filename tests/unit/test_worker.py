@@ -154,7 +154,7 @@ class TestDrain:
     ) -> None:
         child = start(generation)
         child.tell(control.DRAIN)
-        assert child.hear() == control.DRAINING
+        assert child.hear() == control.counted(control.DRAINING, 0)
         assert child.wait() == 0
 
     def test_it_ends_with_its_last_connection(
@@ -164,7 +164,7 @@ class TestDrain:
         with dial(port):
             await_line(loader, "accepted connection")
             child.tell(control.DRAIN)
-            assert child.hear() == control.DRAINING
+            assert child.hear() == control.counted(control.DRAINING, 1)
             child.tell(control.LIST)
             await_line(loader, "1 open")
             assert child.lives()
@@ -178,7 +178,7 @@ class TestDrain:
         with dial(port):
             await_line(loader, "accepted connection")
             child.tell(control.DRAIN)
-            assert child.hear() == control.DRAINING
+            assert child.hear() == control.counted(control.DRAINING, 1)
             with pytest.raises(ConnectionRefusedError):
                 dial(port)
 
@@ -188,7 +188,7 @@ class TestDrain:
             await_line(loader, "accepted connection")
             child.tell(control.DRAIN)
             child.tell(control.DRAIN)
-            assert child.hear() == control.DRAINING
+            assert child.hear() == control.counted(control.DRAINING, 1)
         assert child.hear() == b""
         assert child.wait() == 0
 
@@ -203,7 +203,7 @@ class TestDrain:
         await_line(loader, "Starting exec+connect service [own]")
         second = start(generation)
         second.tell(control.DRAIN)
-        assert second.hear() == control.DRAINING
+        assert second.hear() == control.counted(control.DRAINING, 0)
         assert second.wait() == 0
         assert first.lives()
 

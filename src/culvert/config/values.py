@@ -161,6 +161,10 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+def _seconds_or_none(text: str) -> float | None:
+    return None if text.lower() == "none" else _seconds(text)
+
+
 def _retry(text: str) -> float | None:
     if text.lower() in ("yes", "no"):
         return 1.0 if text.lower() == "yes" else None
@@ -280,6 +284,7 @@ def _hex_key(text: str) -> bytes:
 
 YES_NO = choice({"yes": True, "no": False})
 SECONDS = Form(f"seconds from 0 to {MAX_NUMBER}", _seconds)
+SECONDS_OR_NONE = Form(f"none, or seconds from 0 to {MAX_NUMBER}", _seconds_or_none)
 RETRY = Form("yes, no, or the milliseconds to wait, 1 or more", _retry)
 WORKERS = Form(f"auto, or a number of processes up to {MAX_WORKERS}", _workers)
 DEBUG = Form(f"[facility.]level, the level being 0 to 7 or {listed(LEVELS)}", _debug)

@@ -26,7 +26,7 @@ SERVICE = """
 """
 
 OWN = """
-    include workers watch alpn keylog
+    include workers watch alpn keylog drainTimeout reloadDrainTimeout
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """
 """What is no row of the reference: `include` is syntax there, and the others are Culvert's."""

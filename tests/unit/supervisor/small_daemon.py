@@ -31,11 +31,13 @@ OPTIONS = GlobalOptions(
     chroot=None,
     locations={},
     debug=DEBUG,
+    drain_timeout=0.0,
     fips=False,
     foreground=Foreground.QUIET,
     log=LogMode.APPEND,
     output=None,
     pid=None,
+    reload_drain_timeout=None,
     service="culvert",
     set_env=(),
     setgid=None,
@@ -74,6 +76,10 @@ class SmallGeneration:
         self._behaviour = behaviour
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lines = self.log.channel(DEBUG, f"g{number}")
+
+    @property
+    def summary(self) -> str:
+        return f"Serving generation {self.number}"
 
     def announce(self) -> None:
         self._lines.info(f"bound to {self._listener.getsockname()[1]}")
