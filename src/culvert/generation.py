@@ -11,11 +11,12 @@ import dataclasses
 import datetime
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from culvert import config, connect, privileges, worker
+from culvert.activation import Activation, Passed, remarks
 from culvert.address import Address, UnixPath, show
 from culvert.config.model import Configuration, GlobalOptions, Service
 from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError, os_reason
@@ -187,16 +188,18 @@ def no_terminal(path: str) -> bytes:
 
 
 def builder(
-    source: ConfigurationSource, ask: AskPassPhrase = no_terminal
+    source: ConfigurationSource, ask: AskPassPhrase = no_terminal, activation: Activation | None = None
 ) -> Callable[[Generation | None], Generation]:
     """What loads the configuration and makes a generation of it, given the one that it is to follow.
 
-    `ask` asks for pass phrases, once for each locked file: a reload must do without a terminal.
+    `ask` asks for pass phrases, once for each locked file: a reload must do without a terminal. What
+    `activation` holds is listened on in place of what would be bound.
     """
     phrases = PassPhrases(ask)
+    passed = activation or Activation()
 
     def build(previous: Generation | None) -> Generation:
-        return _Build(source, phrases, previous).run()
+        return _Build(source, phrases, passed, previous).run()
 
     return build
 
@@ -205,10 +208,16 @@ class _Build:
     """One attempt to make a generation."""
 
     def __init__(
-        self, source: ConfigurationSource, phrases: PassPhrases, previous: Generation | None
+        self,
+        source: ConfigurationSource,
+        phrases: PassPhrases,
+        activation: Activation,
+        previous: Generation | None,
     ) -> None:
         self._source = source
         self._phrases = phrases
+        self._activation = activation
+        self._passed: Mapping[str, tuple[Passed, ...]] = {}
         self._previous = previous
         self._binder = Binder(previous.bound() if previous is not None else ())
         self._refused: list[str] = []
@@ -232,6 +241,7 @@ class _Build:
         watched = Watched.of(services, options.chroot) if options.watch else None
         contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed
+        self._passed = self._activation.assign(services)
         try:
             # Before the log: a start that finds its ports taken, by the daemon that runs already perhaps,
             # must not empty that one's log file.
@@ -243,6 +253,9 @@ class _Build:
         try:
             main = log.channel(options.debug, "main")
             self._report(configuration, main)
+            for service in services:
+                for remark in remarks(service, self._passed.get(service.name, ())):
+                    main.warning(remark)
             _report_lifetimes(services, contexts, main)
             for opened in filter(None, map(psk.openness, services)):
                 main.warning(opened)
@@ -326,6 +339,8 @@ class _Build:
     def _listener(self, service: Service) -> Listener | None:
         if service.accept is None:
             return None
+        if service.name in self._passed:
+            return Listener(service, _owner(service), tuple(one.bound for one in self._passed[service.name]))
         return self._binder.listen(service, _owner(service))
 
     def _turn(self, service: Service) -> Turn | None:

@@ -93,6 +93,8 @@ class Notifier:
         try:
             try:
                 self._socket.send(message)
+            except TimeoutError:
+                raise  # it is there, and does not read
             except OSError:  # not there at the start, or a manager that was replaced
                 self._connect(self._socket)
                 self._socket.send(message)

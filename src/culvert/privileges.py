@@ -52,28 +52,26 @@ class ExitStatus(enum.IntEnum):
     CRASH = 70
 
 
-def restore_defaults() -> None:
+def restore_defaults(passed: int = 0) -> None:
     """Undo what a launcher may have left to this process: closed and open descriptors, ignored children,
-    core dumps, which would hold keys.
+    core dumps, which would hold keys. The first `passed` descriptors above 2 stay: they are meant for us.
 
     With SIGCHLD ignored, which exec hands on, the kernel reaps children by itself and waiting for one fails.
     """
     fill_standard_descriptors()
-    close_inherited_descriptors()
+    close_inherited_descriptors(passed)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, highest = resource.getrlimit(resource.RLIMIT_CORE)  # a program that is run may raise its own again
     resource.setrlimit(resource.RLIMIT_CORE, (0, highest))
 
 
-def close_inherited_descriptors() -> None:
-    """Close all above 2, but those that systemd has passed (sd_listen_fds(3)).
+def close_inherited_descriptors(passed: int = 0) -> None:
+    """Close all above 2, but for the first `passed` of them.
 
     A folder that the caller left open would lead out of the jail, a file could be read in it, and a pipe
     would keep whoever reads it waiting for as long as the daemon lives.
     """
-    first = 3
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):
-        first += int(os.environ.get("LISTEN_FDS", "0"))
+    first = 3 + passed
     for fd in _possible_descriptors():
         if fd >= first:
             os.closerange(fd, fd + 1)  # unlike os.close, takes what is closed already

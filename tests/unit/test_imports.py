@@ -38,7 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"connection"}),
     frozenset({"securing"}),
     frozenset({"shared"}),
-    frozenset({"conversation", "handshake", "parting", "revocation", "staple_renewal"}),
+    frozenset({"activation", "conversation", "handshake", "parting", "revocation", "staple_renewal"}),
     frozenset({"relay", "listen", "connect", "spawn", "vpn", "responder"}),
     frozenset({"readiness"}),
     frozenset({"tls", "negotiate"}),

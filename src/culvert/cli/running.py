@@ -35,6 +35,7 @@ def _run(origin: str | int, name: str, drain_timeout: float | None) -> int:
 def _serve(origin: str | int, drain_timeout: float | None) -> int:
     # TLS and the event loop are loaded for a daemon only: this module is imported for -help as well.
     from culvert import privileges  # noqa: PLC0415
+    from culvert.activation import Activation  # noqa: PLC0415
     from culvert.generation import ConfigurationSource, Generation, builder  # noqa: PLC0415
     from culvert.notify import Notifier  # noqa: PLC0415
     from culvert.single import SingleProcess  # noqa: PLC0415
@@ -42,7 +43,8 @@ def _serve(origin: str | int, drain_timeout: float | None) -> int:
 
     prompt = Prompt()
     source = ConfigurationSource(origin, drain_timeout)
-    load = builder(source, prompt)
+    activation = Activation.take(os.environ)
+    load = builder(source, prompt, activation)
 
     def build(previous: Generation | None) -> Generation:
         prompt.closed = previous is not None
@@ -51,7 +53,7 @@ def _serve(origin: str | int, drain_timeout: float | None) -> int:
     workers = source.peek().options.workers
     # Behind the first look at the configuration, which may come by a descriptor of the caller's, and before
     # anything is opened to stay open.
-    privileges.restore_defaults()
+    privileges.restore_defaults(len(activation.sockets))
     notifier = Notifier.take(os.environ)
     if workers == 0:
         return SingleProcess(build, notifier).run()
