@@ -134,7 +134,7 @@ def remarks(service: Service, sockets: Iterable[Passed]) -> Iterator[str]:
                 f"Service [{service.name}] accepts at {show(one.bound.address)}, {one}, "
                 f"and not at {service.accept} as 'accept' says"
             )
-        if isinstance(service.accept, UnixPath) and (service.setuid or service.setgid) is not None:
+        if isinstance(service.accept, UnixPath) and (service.setuid, service.setgid) != (None, None):
             yield (
                 f"Service [{service.name}]: 'setuid' and 'setgid' do not change the owner of {one}; "
                 "SocketUser= and SocketGroup= do"
