@@ -99,7 +99,11 @@ def restrict_calls(calls: set[str], families: list[int]) -> None:
             continue
         for condition in _conditions(name, families):
             failed = lib.seccomp_rule_add_array(
-                filters, ctypes.c_uint32(ALLOW), number, len(condition), (_Compare * len(condition))(*condition)
+                filters,
+                ctypes.c_uint32(ALLOW),
+                number,
+                len(condition),
+                (_Compare * len(condition))(*condition),
             )
             if failed:
                 raise OSError(-failed, f"seccomp: {name}")
