@@ -31,8 +31,10 @@ foreground = yes
 syslog = no
 pid =
 debug = 7
-drainTimeout = 0
 """
+
+AT_ONCE = "drainTimeout = 0\n"
+"""For a test that is over: nobody waits for the connections that it left open."""
 
 Result = TypeVar("Result")
 
@@ -154,7 +156,7 @@ class LogLines:
 class Culvert:
     """One run of `culvert run FILE` (or another command that takes the file), in the foreground.
 
-    `services` is the configuration behind HEADER and `options` (more global lines); with `header=""` it is
+    `services` is the configuration behind `header` and `options` (more global lines); with `header=""` it is
     the whole file. `workers=None` leaves the option out; `prefix` is a command that runs the daemon. Use
     it as a context manager, or call `start` and `stop`.
     """
@@ -165,7 +167,7 @@ class Culvert:
         services: str,
         *,
         options: str = "",
-        header: str = HEADER,
+        header: str = HEADER + AT_ONCE,
         workers: int | None = 1,
         command: Sequence[str] = ("run",),
         prefix: Sequence[str] = (),

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from culvert.config.model import Debug, Foreground, GlobalOptions, LogMode
 from culvert.errors import ConfigurationError, Location
@@ -118,10 +119,15 @@ class SmallGeneration:
                 tell("the log is new")
             elif message == b"drain":
                 sources.append(self._gate)
+            elif message == b"finish":
+                sources.append(self._gate)
+                control.send(b"draining: %s" % (b"many" if self._behaviour == "liar" else b"3"))
             elif message == b"list":
                 if self._behaviour == "fragile":
                     return 7
             elif self._behaviour != "stubborn":
+                if message == b"stop" and len(sources) > 1:
+                    control.send(b"ending: 2")
                 return 0
 
 
@@ -137,7 +143,10 @@ def builder(setup: Setup) -> Callable[[Generation | None], Generation]:
             raise ConfigurationError.single("unknown option", Location("plan", 1, "bad"))
         if behaviour == "fault":
             raise ValueError("the plan is beyond me")
-        named = dict(change.split("=", 1) for change in changes)
+        named: dict[str, Any] = dict(change.split("=", 1) for change in changes)
+        for name in ("drain_timeout", "reload_drain_timeout"):
+            if name in named:
+                named[name] = float(named[name])
         options = GlobalOptions(
             **{name: named.get(name, getattr(setup.options, name)) for name in GlobalOptions.__slots__}
         )
