@@ -52,6 +52,7 @@ class Connection:
         "_target",
         "_tls",
         "ident",
+        "over",
         "peer",
         "started",
     )
@@ -74,6 +75,8 @@ class Connection:
         self._relay: Relay | None = None
         self._program: Program | None = None
         self._parting = False
+        self.over = False
+        """Whether nothing is carried any more: its ends are being closed."""
         self.peer = _shown(shared, accepted, address)
         self.ident = ident
         self.started = shared.readiness.loop.time()
@@ -113,6 +116,8 @@ class Connection:
         """End it in good order, as the worker ends; False where nothing is carried yet: its task is to be
         cancelled then, as one that does not come to its end by this.
         """
+        if self.over:
+            return True
         if self._relay is None:
             return False
         self._part_if_new()
@@ -258,6 +263,7 @@ class Connection:
         self.log.info("TLS closed without close_notify: what came may be truncated")
 
     async def _close(self, end: End) -> None:
+        self.over = True
         relay, counters = self._relay, self._shared.counters
         if self._program is not None:
             self._program.on_exit = None

@@ -119,8 +119,8 @@ class Worker:
 
     @property
     def open_connections(self) -> int:
-        """How many connections live."""
-        return sum(len(service.connections) for service in self._services)
+        """How many connections live, without those that come to their end already."""
+        return sum(not one.over for service in self._services for one in service.connections.values())
 
     def start(self) -> None:
         """Begin to accept."""

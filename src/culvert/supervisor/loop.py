@@ -19,7 +19,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from culvert import privileges
@@ -35,30 +34,10 @@ from culvert.supervisor.contract import Build, Generation
 from culvert.supervisor.process import Worker, fork_worker, main_channel
 from culvert.supervisor.replacement import Replacement, Replacements
 from culvert.supervisor.signals import SignalPipe, signal_name
+from culvert.supervisor.timing import LONGEST_WAIT, TIMING, Timing
 from culvert.supervisor.watchdog import Watchdog
 from culvert.supervisor.workforce import Workforce
 from culvert.watch import Host, Renewal
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The supervisor's bounds in seconds.
-
-    `ready` runs from a worker's fork to its READY: loading modules and entering the jail, on a busy machine.
-    `drain` runs from DRAIN to DRAINING: past it, a reload is announced all the same. `stop` runs from STOP
-    to SIGKILL. A worker that died is replaced after `pause_first`, which doubles up
-    to `pause_last` with each one that dies before it is `settled`.
-    """
-
-    ready: float = 30.0
-    drain: float = 2.0
-    stop: float = 5.0
-    pause_first: float = 0.1
-    pause_last: float = 30.0
-    settled: float = 60.0
-
-
-TIMING = Timing()
 
 
 class Supervisor:
@@ -213,7 +192,7 @@ class Supervisor:
             self._watchdog.due,
             self._drain.deadline if self._drain is not None else math.inf,
         )
-        return None if nearest == math.inf else max(0.0, nearest - time.monotonic())
+        return None if nearest == math.inf else min(max(0.0, nearest - time.monotonic()), LONGEST_WAIT)
 
     def _meet_deadlines(self) -> None:
         now = time.monotonic()

@@ -32,6 +32,15 @@ def test_workers_finish_and_the_status_is_good(daemon: Daemon) -> None:
     assert running.count("got stop") == 0
 
 
+def test_it_may_last_longer_than_the_system_can_wait(daemon: Daemon) -> None:
+    running = daemon(options=dataclasses.replace(OPTIONS, drain_timeout=2.0**31 - 1))
+    running.expect("bound to")
+    running.send(signal.SIGTERM)
+    running.expect("Stopping: waiting for 6")
+    running.open_gate()
+    assert running.wait() == ExitStatus.OK
+
+
 def test_the_time_is_over(daemon: Daemon) -> None:
     running = daemon(options=HASTY)
     running.expect("bound to")
