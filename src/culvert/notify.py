@@ -49,11 +49,6 @@ class Notifier:
             watchdog = int(period) / 1_000_000
         return cls(address, watchdog)
 
-    @property
-    def asked(self) -> bool:
-        """Whether anybody wants to be told."""
-        return self._socket is not None
-
     def ready(self, status: str) -> None:
         """The daemon serves, for the first time or after a reload, be that one that failed."""
         self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={_line(status)}")
