@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from .certificates import Certificates
-from .daemon import Detached, Jail, children, fixed_ports, needs_root
+from .daemon import Detached, Jail, children, fixed_ports, needs_root, status
 from .echo import echo, echo_service, finish, open_tls
-from .harness import Culvert
+from .harness import Culvert, eventually
 from .peers import read_all
 from .service_manager import Manager
 
@@ -70,9 +70,9 @@ def test_a_reload_that_fails_is_over_too(
         manager.wait("READY")
         daemon.reload("[echo]\nnonsense = 1\n")
         manager.wait("RELOADING")
-        status = manager.wait("READY")["STATUS"]
-        assert status.startswith("Reload failed, Serving 1 service(s) with")
-        assert "nonsense" in status
+        told = manager.wait("READY")["STATUS"]
+        assert told.startswith("Reload failed, Serving 1 service(s) with")
+        assert "nonsense" in told
         daemon.stop()
 
 
@@ -156,6 +156,7 @@ class TestWatchdog:
         hung = children(daemon.pid)[0]
         os.kill(hung, signal.SIGSTOP)
         daemon.await_log(rf"LOG3\[main\]: Worker \d \(pid {hung}\) does not answer")
+        manager.catch_up()
         assert manager.hears_nothing_of("WATCHDOG", 1.0)
         os.kill(hung, signal.SIGCONT)
         manager.wait("WATCHDOG")
@@ -168,7 +169,8 @@ class TestWatchdog:
         daemon = culvert(echo_service(certificates), environment=environment)
         manager.wait("WATCHDOG")
         daemon.send_signal(signal.SIGSTOP)
-        manager.hears_nothing_of("WATCHDOG", 0.3)  # what it had said before
+        eventually(lambda: status(daemon.pid)["State"][0] == "T", "the stopped supervisor")
+        manager.catch_up()
         assert manager.hears_nothing_of("WATCHDOG", 0.8)
         daemon.send_signal(signal.SIGCONT)
         manager.wait("WATCHDOG")
