@@ -40,7 +40,7 @@ class Program:
 
 
 STUNNEL = Program("stunnel", ("stunnel4",), "")
-CULVERT = Program("Culvert", (sys.executable, "-m", "culvert", "run"), "workers = 1\n")
+CULVERT = Program("Culvert", (sys.executable, "-m", "culvert", "run"), "workers = 1\ndrainTimeout = 0\n")
 
 _DAEMON = """\
 foreground = quiet

@@ -25,6 +25,7 @@ from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
 from culvert.errors import BackendError, os_reason
 from culvert.log import Channel
 from culvert.negotiate.script import Ends, LeftError, NegotiationError, Side, say
+from culvert.parting import AFTER_DRAIN, AFTER_FAILURE, part
 from culvert.refusals import RefusedError
 from culvert.relay import Limits, Relay
 from culvert.resolve import InternetAddress, SocketAddress
@@ -35,13 +36,6 @@ from culvert.stream import End, Stream
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
 from culvert.transparent import ClientSource, original_destination
-
-LINGER = 2.0
-"""Seconds for which a peer that was told of a failure, by an alert or in the words of a protocol, may go on
-sending: a close with its bytes unread would send an RST, which can overtake what it was told."""
-
-LINGER_LIMIT = 1024 * 1024
-"""Most bytes that such a peer may send."""
 
 
 def _shown(shared: Shared, accepted: Stream | None, address: InternetAddress | None) -> str:
@@ -62,6 +56,7 @@ class Connection:
         "_endpoint",
         "_ends",
         "_leave",
+        "_parting",
         "_place",
         "_program",
         "_relay",
@@ -70,6 +65,7 @@ class Connection:
         "_target",
         "_tls",
         "ident",
+        "over",
         "peer",
         "started",
     )
@@ -101,6 +97,9 @@ class Connection:
         self._target = "the target"
         self._relay: Relay | None = None
         self._program: Program | None = None
+        self._parting = False
+        self.over = False
+        """Whether nothing is carried any more: its ends are being closed."""
         self.peer = _shown(shared, accepted, address)
         self.ident = ident
         self.started = shared.readiness.loop.time()
@@ -140,12 +139,30 @@ class Connection:
             self.log.error(f"{os_reason(error)} ({error.errno})")
         except asyncio.CancelledError:
             end = End.CLOSED
-            self.log.notice("Connection ended with its worker")
+            self._part_if_new()
             raise
         finally:
             if self._place is not None:
                 self._place.secured()  # one that failed: the time to read its alert is no part of it
             await self._close(end)
+
+    def wind_up(self) -> bool:
+        """End it in good order, as the worker ends; False where nothing is carried yet: its task is to be
+        cancelled then, as one that does not come to its end by this.
+        """
+        if self.over:
+            return True
+        if self._relay is None:
+            return False
+        self._part_if_new()
+        self._relay.wind_up()
+        return True
+
+    def _part_if_new(self) -> None:
+        """Have the peers told the end and given a moment to read it, unless they had that already."""
+        self._parting = not self._parting
+        if self._parting:
+            self.log.notice("Connection ended with its worker")
 
     def describe(self, now: float) -> str:
         """One line for a list of connections."""
@@ -323,6 +340,7 @@ class Connection:
         self._shared.refusals.refuse(error.key, line, self.log)
 
     async def _close(self, end: End) -> None:
+        self.over = True
         relay, counters = self._relay, self._shared.counters
         if self._leave is not None and self._endpoint is not None:
             self._leave(self._endpoint)
@@ -357,23 +375,32 @@ class Connection:
 
     async def _close_streams(self, end: End) -> None:
         reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED, End.REFUSED)
-        last = self._told(end)
+        told = self._told(end)
         for stream in self._streams.values():
-            if stream in last:
+            if stream in told:
                 continue
             if reset and isinstance(stream, socket.socket):
                 sockopt.reset_on_close(stream)
             self._shut(stream)
-        if not last:
-            return
+        if told:
+            await self._part_from(told)
+
+    async def _part_from(self, told: list[Stream]) -> None:
+        loop, patience = self._shared.readiness.loop, AFTER_DRAIN if self._parting else AFTER_FAILURE
         try:
-            await asyncio.gather(*(self._linger(sock) for sock in last if isinstance(sock, socket.socket)))
+            await asyncio.gather(
+                *(part(loop, one, patience) for one in told if isinstance(one, socket.socket))
+            )
         finally:
-            for stream in last:
+            for stream in told:
                 self._shut(stream)
 
     def _told(self, end: End) -> list[Stream]:
-        """The sides that were told the reason of a failure, and must have the time to read it."""
+        """The sides that were told the reason of an end, and must have the time to read it."""
+        if self._parting:
+            if self._relay is None and self._tls is not None and self._securing.engine is not None:
+                self._say_goodbye(self._tls)
+            return list(self._streams.values())
         client = self._streams.get(Side.CLIENT)
         told: list[Stream | None] = []
         match end:
@@ -387,7 +414,7 @@ class Connection:
         return list({stream: None for stream in told if stream is not None})
 
     def _say_goodbye(self, stream: Stream) -> None:
-        """Send a close_notify, as far as there is room for it."""
+        """Send a close_notify, as far as there is room for it; during a handshake there is none to send."""
         engine = self._securing.established
         engine.close()
         if count := engine.output():
@@ -397,14 +424,3 @@ class Connection:
     def _shut(self, stream: Stream) -> None:
         self._shared.readiness.forget(stream.fileno())
         stream.close()
-
-    async def _linger(self, sock: socket.socket) -> None:
-        """Let a peer who was told of a failure read it before the socket is gone."""
-        with contextlib.suppress(OSError):  # TimeoutError is one
-            sock.shutdown(socket.SHUT_WR)
-            async with asyncio.timeout(LINGER):
-                taken = 0
-                while taken < LINGER_LIMIT and (
-                    data := await self._shared.readiness.loop.sock_recv(sock, 65536)
-                ):
-                    taken += len(data)

@@ -8,14 +8,26 @@ READY = b"ready"
 FAILED = b"failed: "
 """From a worker that cannot serve for the operator's fault: the reason follows."""
 
-DRAINING = b"draining"
-"""From a worker that was told to drain: it accepts nothing more."""
+DRAINING = b"draining: "
+"""From a worker that was told to drain or to finish: it accepts nothing more, and has so many connections."""
+
+ENDING = b"ending: "
+"""From a worker that was told to stop, or that a signal ends: it ends the connections left, this many."""
+
+ALIVE = b"alive"
+"""From a worker that was asked whether it lives."""
 
 DRAIN = b"drain"
-"""To a worker: accept nothing more, and end when the last connection has."""
+"""To a worker whose successors serve: accept nothing more, and end when the last connection has."""
+
+FINISH = b"finish"
+"""To a worker, as the whole daemon ends: as DRAIN, and leave all signals to the supervisor."""
 
 STOP = b"stop"
 """To a worker: end now."""
+
+ASK = b"ask"
+"""To a worker: say that you live."""
 
 LIST = b"list"
 """To a worker: write the connections to the log."""
@@ -28,3 +40,8 @@ MESSAGE_LIMIT = 1024
 
 DESCRIPTOR_LIMIT = 8
 """More than a log has sinks."""
+
+
+def counted(word: bytes, connections: int) -> bytes:
+    """A message that carries a number of connections."""
+    return word + b"%d" % connections

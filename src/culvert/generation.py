@@ -11,11 +11,12 @@ import dataclasses
 import datetime
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from culvert import capabilities, config, connect, libwrap, privileges, transparent, worker
+from culvert.activation import Activation, Passed, remarks
 from culvert.address import Address, UnixPath, show
 from culvert.admission import Gate, gates
 from culvert.config.model import Configuration, GlobalOptions, Service, Transparent
@@ -42,8 +43,12 @@ _LEVELS = {Severity.ERROR: Level.ERR, Severity.WARNING: Level.WARNING, Severity.
 class ConfigurationSource:
     """Where the configuration comes from: a file, read anew for each reload, or a descriptor, read once."""
 
-    def __init__(self, source: str | int) -> None:
-        """`source` is a path or a descriptor's number. Nothing is read before `load`."""
+    def __init__(self, source: str | int, drain_timeout: float | None = None) -> None:
+        """`source` is a path or a descriptor's number. Nothing is read before `load`.
+
+        `drain_timeout` counts where the file does not set it, in place of the option's default.
+        """
+        self._drain_timeout = drain_timeout
         self._descriptor = source if isinstance(source, int) else None
         # As the first process was told it, and absolute, for a daemon changes to "/".
         self.kind = "descriptor" if isinstance(source, int) else "file"
@@ -63,10 +68,16 @@ class ConfigurationSource:
             peeked, self._peeked = self._peeked, None
             return peeked
         if self._path is not None:
-            return config.load(self._path)
+            return self._completed(config.load(self._path))
         if self._text is None:
             self._text = self._read()
-        return config.loads(self._text, f"{self.kind} {self.name}")
+        return self._completed(config.loads(self._text, f"{self.kind} {self.name}"))
+
+    def _completed(self, found: Configuration) -> Configuration:
+        if self._drain_timeout is None or "drainTimeout" in found.options.locations:
+            return found
+        options = dataclasses.replace(found.options, drain_timeout=self._drain_timeout)
+        return dataclasses.replace(found, options=options)
 
     def _read(self) -> bytes:
         try:
@@ -101,6 +112,13 @@ class Generation:
     def main(self) -> Channel:
         """Where the daemon itself writes."""
         return self.log.channel(self.options.debug, "main")
+
+    @property
+    def summary(self) -> str:
+        """What it serves, in a few words."""
+        count = len(self.services)
+        processes = f"{self.workers} worker(s)" if self.workers else "one process"
+        return f"Serving {count} service(s) with {processes}"
 
     def announce(self) -> None:
         main = self.main
@@ -194,16 +212,19 @@ def builder(
     source: ConfigurationSource,
     ask: AskPassPhrase = no_terminal,
     descriptors: DescriptorLimit | None = None,
+    activation: Activation | None = None,
 ) -> Callable[[Generation | None], Generation]:
     """What loads the configuration and makes a generation of it, given the one that it is to follow.
 
     `ask` asks for pass phrases, once for each locked file: a reload must do without a terminal.
-    `descriptors` is this process's limit, where that was raised.
+    `descriptors` is this process's limit, where that was raised. What `activation` holds is listened on in
+    place of what would be bound.
     """
     phrases = PassPhrases(ask)
+    passed = activation or Activation()
 
     def build(previous: Generation | None) -> Generation:
-        return _Build(source, phrases, previous, descriptors).run()
+        return _Build(source, phrases, previous, descriptors, passed).run()
 
     return build
 
@@ -217,9 +238,12 @@ class _Build:
         phrases: PassPhrases,
         previous: Generation | None,
         descriptors: DescriptorLimit | None,
+        activation: Activation,
     ) -> None:
         self._source = source
         self._phrases = phrases
+        self._activation = activation
+        self._passed: Mapping[str, tuple[Passed, ...]] = {}
         self._previous = previous
         self._descriptors = descriptors
         self._binder = Binder(previous.bound() if previous is not None else ())
@@ -247,6 +271,7 @@ class _Build:
         watched = Watched.of(services, options.chroot) if options.watch else None
         contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed
+        self._passed = self._activation.assign(services)
         try:
             # Before the log: a start that finds its ports taken, by the daemon that runs already perhaps,
             # must not empty that one's log file.
@@ -259,11 +284,8 @@ class _Build:
             main = log.channel(options.debug, "main")
             self._report(configuration, main)
             _report_lifetimes(services, contexts, main)
-            for doubt in (*filter(None, map(psk.openness, services)), *doubts):
+            for doubt in (*doubts, *self._doubts(services, options.chroot, jailed=jailed)):
                 main.warning(doubt)
-            for service in () if jailed else services:
-                if (warning := libwrap.lets_everybody_in(service, options.chroot)) is not None:
-                    main.warning(warning)
             prepared = self._prepare(
                 zip(services, contexts, listeners, strict=True),
                 gates(options.limits, services, ledger) if ledger is not None else {},
@@ -287,6 +309,15 @@ class _Build:
             self._descriptors,
             jailed,
         )
+
+    def _doubts(self, services: Sequence[Service], chroot: str | None, *, jailed: bool) -> Iterator[str]:
+        """What is worth a warning at each start and reload, beside the findings of the configuration."""
+        for service in services:
+            yield from remarks(service, self._passed.get(service.name, ()))
+            if (warning := psk.openness(service)) is not None:
+                yield warning
+            if not jailed and (warning := libwrap.lets_everybody_in(service, chroot)) is not None:
+                yield warning
 
     def _standing(self, options: GlobalOptions) -> tuple[GlobalOptions, privileges.Identity | None]:
         """The options as they count from now on, and who the workers are to be."""
@@ -364,6 +395,8 @@ class _Build:
     def _listener(self, service: Service) -> Listener | None:
         if service.accept is None:
             return None
+        if service.name in self._passed:
+            return Listener(service, _owner(service), tuple(one.bound for one in self._passed[service.name]))
         return self._binder.listen(service, _owner(service))
 
     def _turn(self, service: Service) -> Turn | None:

@@ -159,10 +159,12 @@ def take() -> Inherited:
     The standard descriptors that belong to it are /dev/null afterwards, so that nothing else can be written
     into it, nor anything hold it open. Raises ConfigurationError where there is no connection.
     """
-    passed = _passed_by_systemd()
+    passed = passed_by_systemd()
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
     try:
-        if passed is not None:
-            return _connected(passed)
+        if passed:
+            return _connected(FIRST_PASSED)
         if _is_socket(0) and _same_file(0, 1):
             taken = _connected(0)
         else:
@@ -200,18 +202,18 @@ def spare_the_client() -> bool:
     return taken
 
 
-def _passed_by_systemd() -> int | None:
-    """The descriptor of a socket unit with Accept=yes, where the service has no StandardInput=socket."""
-    environment = {name: os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
-    if environment["LISTEN_PID"] != str(os.getpid()) or environment["LISTEN_FDS"] in ("", "0"):
-        return None
-    if environment["LISTEN_FDS"] != "1":
+def passed_by_systemd() -> int:
+    """How many sockets a socket unit with Accept=yes has passed, from FIRST_PASSED on: 0 or 1.
+
+    The service has no StandardInput=socket then. Raises ConfigurationError.
+    """
+    passed = os.environ.get("LISTEN_FDS", "") if os.environ.get("LISTEN_PID") == str(os.getpid()) else ""
+    if passed not in ("", "0", "1"):
         raise ConfigurationError.single(
-            f"systemd passed {environment['LISTEN_FDS']} sockets, and without a [service] section there is "
-            "one connection",
+            f"systemd passed '{passed[:20]}' sockets; without a [service] section there is one connection",
             hint="use one socket unit, with Accept=yes",
         )
-    return FIRST_PASSED
+    return int(passed or 0)
 
 
 def _connected(number: int) -> Inherited:

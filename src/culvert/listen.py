@@ -100,7 +100,8 @@ class Bound:
     """One listening socket, which generations may share.
 
     `asked` is the address as it was wanted: with port 0, not the one that was got. `file` is a Unix
-    socket's. The options in force are those of the generation that is current.
+    socket's. The options in force are those of the generation that is current. One that was `passed` is the
+    service manager's, which may go on holding it.
     """
 
     def __init__(
@@ -109,8 +110,11 @@ class Bound:
         asked: SocketAddress,
         settings: Iterable[sockopt.Setting],
         file: SocketFile | None = None,
+        *,
+        passed: bool = False,
     ) -> None:
         self.sock = sock
+        self.passed = passed
         self.asked = asked
         self.file = file
         self._in_force = _by_option(settings)
@@ -163,6 +167,7 @@ class Bound:
             # Replaced, or out of reach behind a jail or without root: the next start removes what is stale.
             with contextlib.suppress(OSError):
                 self.file.remove()
+            self.file = None  # what is there from now on is somebody else's
         self.sock.close()
 
 
@@ -226,7 +231,7 @@ class Binder:
     """Makes the listeners of one generation, and shares what the running one has bound already."""
 
     def __init__(self, running: Iterable[Bound] = ()) -> None:
-        self._rivals = list(running)
+        self._rivals = [bound for bound in running if not bound.passed]
         """Of the running generation, and not of this one: their ports may be taken over."""
         self._shareable = list(self._rivals)
         self._shared: list[Bound] = []

@@ -70,7 +70,7 @@ class FileSink:
 
     def write(self, level: int, facility: int, tag: bytes, text: bytes) -> None:
         """Write one line; `tag` is `LOG5[ID]: `."""
-        start = self._now() + tag
+        start = self._start(level) + tag
         line = start + text + b"\n"
         if self._lost:
             line = start + b"%d log line(s) before this one could not be written\n" % self._lost + line
@@ -84,7 +84,8 @@ class FileSink:
         self._torn = written < len(line)  # a disk that became full
         self._lost = self._lost + 1 if self._torn else 0
 
-    def _now(self) -> bytes:
+    def _start(self, level: int) -> bytes:
+        """What stands in front of a line: the time."""
         second = int(time.time())
         if second != self._second:
             self._second = second
@@ -111,6 +112,15 @@ class FileSink:
 
     def __str__(self) -> str:
         return f"the log file {self._place}"
+
+
+class JournalSink(FileSink):
+    """Lines on a standard stream that is the journal's: it has the time itself, and takes the level from the
+    front of the line (sd-daemon(3)).
+    """
+
+    def _start(self, level: int) -> bytes:
+        return b"<%d>" % level
 
 
 class SyslogSink:
@@ -288,15 +298,33 @@ def open_log(options: GlobalOptions, *, first: bool = True, jailed: bool = False
         place = Place(options.chroot, options.output)
         sinks.append(_open_output(options, options.output, place.in_jail() if jailed else place, first))
     if options.foreground is Foreground.YES:
-        sinks.append(FileSink(_duplicate(2), None))
-    if options.syslog:
+        sinks.append(_standard_stream(2))
+    # The journal has syslog's messages as well: it would have each line twice.
+    if options.syslog and not any(isinstance(sink, JournalSink) for sink in sinks):
         sinks.append(SyslogSink(options.service))
     return Log(sinks)
 
 
+def _standard_stream(fd: int) -> FileSink:
+    """Duplicated, for a socket or a pipe cannot be opened by its name."""
+    return (JournalSink if is_journal(fd) else FileSink)(_duplicate(fd), None)
+
+
+def is_journal(fd: int) -> bool:
+    """Whether a descriptor is the stream of the journal that JOURNAL_STREAM names (systemd.exec(5)).
+
+    The variable alone proves nothing: it is inherited by who has other streams.
+    """
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def _open_output(options: GlobalOptions, output: str, place: Place, first: bool) -> FileSink:
-    if output in _STANDARD_STREAMS:  # duplicated, for a socket or a pipe cannot be opened by this name
-        return FileSink(_duplicate(_STANDARD_STREAMS[output]), None)
+    if output in _STANDARD_STREAMS:
+        return _standard_stream(_STANDARD_STREAMS[output])
     try:
         fd = _open_for_append(place, truncate=first and options.log is LogMode.OVERWRITE)
     except OSError as error:

@@ -16,7 +16,7 @@ import resource
 import signal
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -41,37 +41,38 @@ class ExitStatus(enum.IntEnum):
 
     OK: it was told to. CONFIGURATION: the operator's fault, found by the command line, by the supervisor (the
     pid file) or by a worker (the jail). FAILED_START: the workers did not get ready for another reason (2 is
-    the command line's, for wrong usage). CRASH: a fault of culvert's own (EX_SOFTWARE of sysexits(3)).
+    the command line's, for wrong usage). CUT_SHORT: it was told to, and connections were ended that had not
+    finished within `drainTimeout`, or by a second signal. CRASH: a fault of culvert's own (EX_SOFTWARE of
+    sysexits(3)).
     """
 
     OK = 0
     CONFIGURATION = 1
     FAILED_START = 3
+    CUT_SHORT = 4
     CRASH = 70
 
 
-def restore_defaults() -> None:
+def restore_defaults(passed: int = 0) -> None:
     """Undo what a launcher may have left to this process: closed and open descriptors, ignored children,
-    core dumps, which would hold keys.
+    core dumps, which would hold keys. The first `passed` descriptors above 2 stay: they are meant for us.
 
     With SIGCHLD ignored, which exec hands on, the kernel reaps children by itself and waiting for one fails.
     """
     fill_standard_descriptors()
-    close_inherited_descriptors()
+    close_inherited_descriptors(passed)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, highest = resource.getrlimit(resource.RLIMIT_CORE)  # a program that is run may raise its own again
     resource.setrlimit(resource.RLIMIT_CORE, (0, highest))
 
 
-def close_inherited_descriptors() -> None:
-    """Close all above 2, but those that systemd has passed (sd_listen_fds(3)).
+def close_inherited_descriptors(passed: int = 0) -> None:
+    """Close all above 2, but for the first `passed` of them.
 
     A folder that the caller left open would lead out of the jail, a file could be read in it, and a pipe
     would keep whoever reads it waiting for as long as the daemon lives.
     """
-    first = 3
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):
-        first += int(os.environ.get("LISTEN_FDS", "0"))
+    first = 3 + passed
     for fd in _possible_descriptors():
         if fd >= first:
             os.closerange(fd, fd + 1)  # unlike os.close, takes what is closed already
@@ -104,8 +105,16 @@ class StartReport:
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
 
+    @property
+    def awaited(self) -> bool:
+        """Whether a process still waits for it."""
+        return self._fd is not None
+
     def send(self, status: int, reason: str = "") -> None:
-        """Let the waiting process write `reason` on its standard error and exit with `status`; once only."""
+        """Let the waiting process write `reason` on its standard error and exit with `status`; once only.
+
+        With OK, the reason may be the daemon's pid, which that process introduces.
+        """
         if self._fd is None:
             return
         # Nobody may be waiting any more (Ctrl-C): the daemon goes on all the same.
@@ -142,11 +151,12 @@ def back_in(directory: Path | None) -> Iterator[None]:
         yield
 
 
-def daemonize(silent_status: int) -> StartReport:
+def daemonize(silent_status: int, introduce: Callable[[int], None] | None = None) -> StartReport:
     """Go on as a daemon: a session of its own, no terminal, `/` as the directory, /dev/null on 0, 1 and 2.
 
     Only the daemon returns. The process that called waits for its report and exits with the status in it,
-    or with `silent_status` when the daemon ends without a word. Every open descriptor above 2 stays open.
+    or with `silent_status` when the daemon ends without a word. Before it exits because all is well, it calls
+    `introduce` with the daemon's pid. Every open descriptor above 2 stays open.
     Paths that are still to be used must be absolute by now. Raises OSError when there can be no process.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -157,7 +167,7 @@ def daemonize(silent_status: int) -> StartReport:
     child = os.fork()
     if child:
         os.close(writer)
-        _await_report(reader, child, silent_status)
+        _await_report(reader, child, silent_status, introduce)
     os.close(reader)
     os.setsid()
     if os.fork():  # a session's leader could acquire a terminal again: its child cannot
@@ -171,13 +181,19 @@ def daemonize(silent_status: int) -> StartReport:
     return StartReport(writer)
 
 
-def _await_report(reader: int, child: int, silent_status: int) -> NoReturn:
+def _await_report(
+    reader: int, child: int, silent_status: int, introduce: Callable[[int], None] | None
+) -> NoReturn:
     """Wait for the daemon's report and exit as it says, without running anything that the daemon will run."""
     os.waitpid(child, 0)
     report = os.read(reader, REPORT_LIMIT)
     status, reason = silent_status, "The daemon ended before it was ready"
     if report:
         status, reason = report[0], report[1:].decode("utf-8", "replace")
+    if status == ExitStatus.OK and reason.isdigit():
+        if introduce is not None:
+            introduce(int(reason))
+        reason = ""
     with contextlib.suppress(OSError):  # a closed terminal: the status says it too
         for line in reason.splitlines():
             os.write(2, f"[!] {line}\n".encode())

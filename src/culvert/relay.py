@@ -124,15 +124,12 @@ class Relay:
         self._plain = plain
         self._tls_recv, self._tls_send = tls.recv_into, tls.send
         self._plain_recv, self._plain_send = plain.recv_into, plain.send
+        fds = tls.fileno(), plain.fileno()
         self._tls_interest = Interest(
-            readiness, tls.fileno(), self._tls_readable, self._tls_writable, on_failure=self._tls_failed
+            readiness, fds[0], self._tls_readable, self._tls_writable, on_failure=self._tls_failed
         )
         self._plain_interest = Interest(
-            readiness,
-            plain.fileno(),
-            self._plain_readable,
-            self._plain_writable,
-            on_failure=self._plain_failed,
+            readiness, fds[1], self._plain_readable, self._plain_writable, on_failure=self._plain_failed
         )
         self._to_tls: memoryview | None = None
         self._to_plain: memoryview | None = None
@@ -174,6 +171,11 @@ class Relay:
         """
         self._plain_exiting = True
         self._set_timer()
+
+    def wind_up(self) -> None:
+        """Read nothing more: what was read is handed on, both sides are told the end, and it is over."""
+        self._plain_ended = self._tls_ended = True
+        self._steer()
 
     def abort(self, end: End, reason: str) -> None:
         """End now, for a reason that neither side gave."""
@@ -385,8 +387,7 @@ class Relay:
             return
         self._tls_interest.set(self._to_plain is None and not self._tls_ended, self._to_tls is not None)
         self._plain_interest.set(
-            self._to_tls is None and not (self._plain_ended or blocked),
-            self._to_plain is not None,
+            self._to_tls is None and not (self._plain_ended or blocked), self._to_plain is not None
         )
         self._set_timer()
 

@@ -172,8 +172,14 @@ class RunningService:
             await asyncio.wait(tasks)
 
     def end(self) -> None:
-        """End every connection now."""
+        """End every connection now, in good order: `cut` those that are not `finished` soon."""
         self.stop_accepting()
+        for task in self._tasks():
+            if task not in self.connections or not self.connections[task].wind_up():
+                task.cancel()
+
+    def cut(self) -> None:
+        """Close what is left of connections that were told to end."""
         for task in self._tasks():
             task.cancel()
 

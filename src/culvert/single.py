@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from culvert import privileges, worker
 from culvert.config.model import Foreground, GlobalOptions
+from culvert.drain import Drain
 from culvert.errors import ConfigurationError, os_reason
 from culvert.generation import Generation
 from culvert.jail import Place
 from culvert.log import Channel
+from culvert.notify import Notifier
 from culvert.privileges import ExitStatus
 from culvert.watch import Host, Renewal, Watched
 from culvert.worker import Worker
@@ -39,12 +42,17 @@ class _Leaving:
 class SingleProcess:
     """Serves what `build` makes, in this process, until a signal ends it."""
 
-    def __init__(self, build: Callable[[Generation | None], Generation]) -> None:
+    def __init__(
+        self, build: Callable[[Generation | None], Generation], notifier: Notifier | None = None
+    ) -> None:
         self._build = build
+        self._notifier = notifier or Notifier()
         self._generation: Generation
         self._worker: Worker
         self._leaving: dict[asyncio.Task[None], _Leaving] = {}
+        self._drain: Drain | None = None
         self._stopped = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._pid_file: privileges.PidFile | None = None
         self._report: privileges.StartReport | None = None
         self._home: Path | None = None
@@ -59,11 +67,12 @@ class SingleProcess:
         in the log, and in what the process that waits for it says.
         """
         self._generation = self._build(None)
+        self._notifier.complain = lambda text: self._log.error(text)  # noqa: PLW0108  of the day
         status, reason = ExitStatus.OK, ""
         try:
             self._detach(self._generation.options)
             with worker.running_loop() as loop:
-                loop.run_until_complete(self._live())
+                status = loop.run_until_complete(self._live())
         except (ConfigurationError, OSError) as error:
             configured = isinstance(error, ConfigurationError)
             if configured and self._report is None:
@@ -92,7 +101,7 @@ class SingleProcess:
             )
         if options.foreground is Foreground.NO:
             self._home = privileges.working_directory()
-            self._report = privileges.daemonize(ExitStatus.FAILED_START)
+            self._report = privileges.daemonize(ExitStatus.FAILED_START, self._notifier.introduce)
 
     def _refuse(self, status: ExitStatus, reason: str) -> None:
         """Give the reason for an end in the log, and to the process that may still wait for the start."""
@@ -100,8 +109,9 @@ class SingleProcess:
             self._log.error(line)
         if self._report is not None:
             self._report.send(status, reason)
+        self._notifier.status(reason)
 
-    async def _live(self) -> None:
+    async def _live(self) -> ExitStatus:
         """From the pid file to the last connection's end. Raises ConfigurationError when the start fails."""
         self._renewal = self._make_renewal()
         self._catch_signals()  # before the pid file: who reads that may send a signal at once
@@ -111,26 +121,83 @@ class SingleProcess:
             self._generation.close_jail()
             self._start(self._generation, Worker(self._generation.assignment(0)))
             self._generation.announce()
-            if self._report is not None:
-                self._report.send(ExitStatus.OK)
+            self._tell_of_start()
             self._watch_files()
             await self._stopped.wait()
-            await self._end()
+            return await self._finish()
         finally:
             self._end_renewal()
             self._remove_pid_file()
+
+    def _tell_of_start(self) -> None:
+        if self._report is not None:
+            self._report.send(ExitStatus.OK, str(os.getpid()))
+        else:
+            self._notifier.ready(self._generation.summary)
+        if self._notifier.watchdog is not None:
+            self._say_alive(self._notifier.watchdog / 2)
+
+    def _say_alive(self, interval: float) -> None:
+        self._notifier.alive()
+        asyncio.get_running_loop().call_later(interval, self._say_alive, interval)
 
     def _start(self, generation: Generation, fresh: Worker) -> None:
         worker.report_faults(asyncio.get_running_loop(), generation.main)
         self._generation, self._worker = generation, fresh
         fresh.start()
 
-    async def _end(self) -> None:
-        """End all connections, also those that are left of earlier generations."""
+    # The end.
+
+    def _stop(self) -> None:
+        """Let the connections finish for as long as the options say; a second time, end them."""
+        if self._drain is not None:
+            self._drain.force()
+            self._hurried.set()
+            return
+        patience = self._generation.options.drain_timeout
+        self._drain = Drain(self._log, patience)
+        self._notifier.stopping(patience)
+        self._stopped.set()
+
+    async def _finish(self) -> ExitStatus:
+        """Accept nothing more, and return when the last connection is over."""
+        drain = self._drain
+        assert drain is not None  # noqa: S101  nothing else has woken this
+        if drain.waits:
+            await self._wait_for_connections(drain)
+        left = self._open_connections()
+        drain.cut(left)
+        if left:
+            self._log.notice(f"Ending {left} connection(s)")
         for task in self._leaving:
             task.cancel()
         ending = asyncio.get_running_loop().create_task(self._worker.end())
         await asyncio.wait([ending, *self._leaving])
+        return drain.conclude()
+
+    async def _wait_for_connections(self, drain: Drain) -> None:
+        self._worker.abandon_listeners()
+        self._generation.retire(None)
+        self._notifier.status(drain.waiting(self._open_connections()))
+        loop = asyncio.get_running_loop()
+        own = loop.create_task(self._worker.drain())
+        finished = loop.create_task(_all_over([own, *self._leaving]))
+        hurried = loop.create_task(self._hurried.wait())
+        done, _ = await asyncio.wait(
+            [finished, hurried],
+            timeout=drain.deadline - time.monotonic(),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not done:
+            drain.expire()
+        for task in (own, finished, hurried):
+            task.cancel()
+
+    def _open_connections(self) -> int:
+        return sum(one.open_connections for one in self._workers())
+
+    def _workers(self) -> list[Worker]:
+        return [self._worker, *(leaving.worker for leaving in self._leaving.values())]
 
     def _remove_pid_file(self) -> None:
         if self._pid_file is None:
@@ -146,9 +213,9 @@ class SingleProcess:
 
     def _catch_signals(self) -> None:
         actions: dict[signal.Signals, Callable[[], None]] = {
-            signal.SIGTERM: self._stopped.set,
-            signal.SIGINT: self._stopped.set,
-            signal.SIGQUIT: self._stopped.set,
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._stop,
+            signal.SIGQUIT: self._stop,
             signal.SIGHUP: self._reload,
             signal.SIGUSR1: self._reopen_logs,
             signal.SIGUSR2: self._list_connections,
@@ -167,7 +234,7 @@ class SingleProcess:
                 self._log.error(failure)
 
     def _list_connections(self) -> None:
-        for one in (self._worker, *(leaving.worker for leaving in self._leaving.values())):
+        for one in self._workers():
             one.list_connections()
 
     # Reloading: prepare, commit, see the old one off.
@@ -175,21 +242,28 @@ class SingleProcess:
     def _reload(self) -> None:
         if self._stopped.is_set():
             return
+        self._notifier.reloading()
         try:
             generation, fresh = self._prepare()
         except (ConfigurationError, OSError) as error:
-            if self._renewal.waits(error):
-                return
-            for line in str(error).splitlines():
-                self._log.error(line)
-            self._log.error("Configuration failed")
+            if not self._renewal.waits(error):
+                for line in str(error).splitlines():
+                    self._log.error(line)
+                self._log.error("Configuration failed")
+            self._goes_on(str(error))
         except Exception as error:  # the running configuration outlives a fault in loading another
             self._renewal.waits(error)
             self._log.fault("Loading the configuration")
             self._log.error("Configuration failed")
+            self._goes_on(f"{type(error).__name__}: {error}")
         else:
             self._commit(generation, fresh)
+            self._notifier.ready(generation.summary)
             self._watch_files()
+
+    def _goes_on(self, reason: str) -> None:
+        """Tell the service manager that a reload is over, and has failed."""
+        self._notifier.ready(f"Reload failed, {self._generation.summary} as before: {reason}")
 
     def _prepare(self) -> tuple[Generation, Worker]:
         """The next generation and its worker. A failure leaves everything as it was."""
@@ -208,7 +282,9 @@ class SingleProcess:
         self._start(generation, fresh)
         leaving.generation.retire(generation)
         generation.announce()  # whoever connects from now on can only meet the new generation
-        task = asyncio.get_running_loop().create_task(_see_off(leaving))
+        task = asyncio.get_running_loop().create_task(
+            _see_off(leaving, generation.options.reload_drain_timeout)
+        )
         self._leaving[task] = leaving
         task.add_done_callback(self._leaving.__delitem__)
 
@@ -258,10 +334,20 @@ class SingleProcess:
             )
 
 
-async def _see_off(leaving: _Leaving) -> None:
-    """Let the connections of a generation come to their end; cancelled, end them."""
+async def _see_off(leaving: _Leaving, patience: float | None) -> None:
+    """Let the connections of a generation come to their end, and end them once it takes longer than
+    `patience` seconds; cancelled, end them at once.
+    """
     try:
-        await leaving.worker.drain()
+        async with asyncio.timeout(patience):
+            await leaving.worker.drain()
+    except TimeoutError:
+        count = leaving.worker.open_connections
+        leaving.generation.main.notice(f"reloadDrainTimeout exceeded: ending {count} connection(s)")
     finally:
         await leaving.worker.end()
         leaving.generation.log.close()
+
+
+async def _all_over(tasks: Sequence[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)

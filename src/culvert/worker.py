@@ -37,10 +37,17 @@ else:
 STOP_PATIENCE = 3.0
 """Seconds for which connections that were told to end may take to close; less than the supervisor waits."""
 
+CUT_PATIENCE = 0.5
+"""Seconds for the tasks of those that took longer to come to their end, once they are cancelled."""
+
 LOOP_VARIABLE = "CULVERT_LOOP"
 """Environment: `asyncio` has the standard library's event loop used even where uvloop is installed."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+HEED_AFTER = 0.5
+"""Seconds after which a worker that is leaving ends by a SIGTERM. One that was sent to all processes of the
+daemon, as some service managers do, is the supervisor's: that speaks to the workers sooner."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -113,6 +120,11 @@ class Worker:
             for name in service.config.server_names:
                 by_name[name.primary].hand_on(name.pattern, service)
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections live, without those that come to their end already."""
+        return sum(not one.over for service in self._services for one in service.connections.values())
+
     def start(self) -> None:
         """Begin to accept."""
         for service in self._services:
@@ -153,12 +165,20 @@ class Worker:
         """End every connection now, and hang up on the programs that are left."""
         for service in self._services:
             service.end()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_PATIENCE):
-                for service in self._services:
-                    await service.finished()
+        if not await self._finished_within(STOP_PATIENCE):
+            for service in self._services:
+                service.cut()
+            await self._finished_within(CUT_PATIENCE)
         self._programs.end()
         self._readiness.close()
+
+    async def _finished_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for service in self._services:
+                    await service.finished()
+                return True
+        return False
 
     def list_connections(self) -> None:
         """Write what goes on here to the log (SIGUSR2)."""
@@ -178,16 +198,21 @@ class Worker:
 class _Obedience:
     """Does what the supervisor says over the control channel until it says to end."""
 
-    def __init__(self, worker: Worker, log: Log, channel: socket.socket) -> None:
+    def __init__(self, worker: Worker, assignment: Assignment, channel: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         self._worker = worker
-        self._log = log
+        self._log = assignment.log
+        self._main = assignment.main
         self._channel = channel
-        self._spares: list[int] = [os.dup(channel.fileno()) for _ in log.descriptors()]
+        self._spares: list[int] = [os.dup(channel.fileno()) for _ in self._log.descriptors()]
         self._drained: asyncio.Task[None] | None = None
+        self._daemon_ends = False
+        self._heeded: asyncio.TimerHandle | None = None
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._answers: dict[bytes, Callable[[], None]] = {
+            control.ASK: lambda: self._say(control.ALIVE),
             control.DRAIN: self._drain,
+            control.FINISH: self._finish,
             control.STOP: self._stop,
             control.LIST: worker.list_connections,
             b"": self._stop,  # the supervisor is gone
@@ -197,9 +222,10 @@ class _Obedience:
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel.fileno(), self._readable)
         for number in _SIGNALS:
-            # Meant for the supervisor, though a terminal's Ctrl-C and an init's SIGTERM reach all processes.
+            # Meant for the supervisor, though a terminal's Ctrl-C reaches all processes.
             # Handled and not ignored, for an ignored one would be ignored by the programs that are run, too.
             self._loop.add_signal_handler(number, _leave_to_the_supervisor)
+        self._loop.add_signal_handler(signal.SIGTERM, self._terminated)
         self._worker.start()
         self._channel.send(control.READY)
         await self._over
@@ -228,14 +254,45 @@ class _Obedience:
     def _drain(self) -> None:
         if self._drained is None:
             self._worker.abandon_listeners()
-            self._channel.send(control.DRAINING)
+            self._say(control.counted(control.DRAINING, self._worker.open_connections))
             self._drained = self._loop.create_task(self._worker.drain())
-            self._drained.add_done_callback(lambda _: self._stop())
+            self._drained.add_done_callback(lambda _: self._end())
+
+    def _finish(self) -> None:
+        self._daemon_ends = True
+        if self._heeded is not None:
+            self._heeded.cancel()
+        if self._drained is None:
+            self._drain()
+        else:
+            self._say(control.counted(control.DRAINING, self._worker.open_connections))
+
+    def _terminated(self) -> None:
+        """SIGTERM ends a worker whose successors serve, if it is meant for this one."""
+        if self._drained is not None and not self._daemon_ends and self._heeded is None:
+            self._heeded = self._loop.call_later(HEED_AFTER, self._end_alone)
+
+    def _end_alone(self) -> None:
+        self._main.notice(f"Received SIGTERM in process {os.getpid()}, which accepts nothing any more")
+        self._stop()
 
     def _stop(self) -> None:
+        if self._over.done():
+            return
+        count = self._worker.open_connections
+        self._say(control.counted(control.ENDING, count))
+        if count:
+            self._main.notice(f"Ending {count} connection(s) in process {os.getpid()}")
+        self._end()
+
+    def _end(self) -> None:
         self._loop.remove_reader(self._channel.fileno())
         if not self._over.done():
             self._over.set_result(None)
+
+    def _say(self, message: bytes) -> None:
+        with contextlib.suppress(OSError):  # the supervisor is gone: its end of the channel is read next
+            self._channel.send(message)
 
 
 def serve(assignment: Assignment, channel: socket.socket) -> int:
@@ -244,7 +301,7 @@ def serve(assignment: Assignment, channel: socket.socket) -> int:
         report_faults(loop, assignment.main)
 
         async def main() -> None:
-            await _Obedience(Worker(assignment), assignment.log, channel).run()
+            await _Obedience(Worker(assignment), assignment, channel).run()
 
         loop.run_until_complete(main())
     return 0

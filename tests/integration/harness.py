@@ -33,6 +33,9 @@ pid =
 debug = 7
 """
 
+AT_ONCE = "drainTimeout = 0\n"
+"""For a test that is over: nobody waits for the connections that it left open."""
+
 Result = TypeVar("Result")
 
 
@@ -153,7 +156,7 @@ class LogLines:
 class Culvert:
     """One run of `culvert run FILE` (or another command that takes the file), in the foreground.
 
-    `services` is the configuration behind HEADER and `options` (more global lines); with `header=""` it is
+    `services` is the configuration behind `header` and `options` (more global lines); with `header=""` it is
     the whole file. `workers=None` leaves the option out; `prefix` is a command that runs the daemon. Use
     it as a context manager, or call `start` and `stop`.
     """
@@ -164,7 +167,7 @@ class Culvert:
         services: str,
         *,
         options: str = "",
-        header: str = HEADER,
+        header: str = HEADER + AT_ONCE,
         workers: int | None = 1,
         command: Sequence[str] = ("run",),
         prefix: Sequence[str] = (),

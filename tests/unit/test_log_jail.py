@@ -21,11 +21,13 @@ DEBUG = Debug(level=7, facility=3)
 JAILED = GlobalOptions(
     chroot=None,
     debug=DEBUG,
+    drain_timeout=0.0,
     fips=False,
     foreground=Foreground.QUIET,
     log=LogMode.APPEND,
     output="/run/log",
     pid=None,
+    reload_drain_timeout=None,
     service="culvert",
     set_env=(),
     setgid=None,

@@ -7,6 +7,7 @@ import resource
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from culvert import control
 from culvert.generation import Generation
+from culvert.worker import HEED_AFTER
 
 from .forked import PATIENCE, bound_life
 from .generations import Loader, free_port, service
@@ -154,7 +156,7 @@ class TestDrain:
     ) -> None:
         child = start(generation)
         child.tell(control.DRAIN)
-        assert child.hear() == control.DRAINING
+        assert child.hear() == control.counted(control.DRAINING, 0)
         assert child.wait() == 0
 
     def test_it_ends_with_its_last_connection(
@@ -164,7 +166,7 @@ class TestDrain:
         with dial(port):
             await_line(loader, "accepted connection")
             child.tell(control.DRAIN)
-            assert child.hear() == control.DRAINING
+            assert child.hear() == control.counted(control.DRAINING, 1)
             child.tell(control.LIST)
             await_line(loader, "1 open")
             assert child.lives()
@@ -178,7 +180,7 @@ class TestDrain:
         with dial(port):
             await_line(loader, "accepted connection")
             child.tell(control.DRAIN)
-            assert child.hear() == control.DRAINING
+            assert child.hear() == control.counted(control.DRAINING, 1)
             with pytest.raises(ConnectionRefusedError):
                 dial(port)
 
@@ -188,7 +190,7 @@ class TestDrain:
             await_line(loader, "accepted connection")
             child.tell(control.DRAIN)
             child.tell(control.DRAIN)
-            assert child.hear() == control.DRAINING
+            assert child.hear() == control.counted(control.DRAINING, 1)
         assert child.hear() == b""
         assert child.wait() == 0
 
@@ -203,9 +205,52 @@ class TestDrain:
         await_line(loader, "Starting exec+connect service [own]")
         second = start(generation)
         second.tell(control.DRAIN)
-        assert second.hear() == control.DRAINING
+        assert second.hear() == control.counted(control.DRAINING, 0)
         assert second.wait() == 0
         assert first.lives()
+
+
+class TestTerminated:
+    """SIGTERM to the worker itself."""
+
+    def test_it_ends_one_whose_successors_serve(
+        self, start: Start, generation: Generation, loader: Loader, port: int
+    ) -> None:
+        child = start(generation)
+        with dial(port) as client:
+            await_line(loader, "accepted connection")
+            child.tell(control.DRAIN)
+            assert child.hear() == control.counted(control.DRAINING, 1)
+            os.kill(child.pid, signal.SIGTERM)
+            assert child.hear() == control.counted(control.ENDING, 1)
+            assert client.recv(1) == b""
+        assert child.wait() == 0
+
+    @pytest.mark.parametrize("order", ["signal first", "word first"])
+    def test_it_is_the_supervisors_where_the_daemon_ends(
+        self, start: Start, generation: Generation, loader: Loader, port: int, order: str
+    ) -> None:
+        child = start(generation)
+        with dial(port):
+            await_line(loader, "accepted connection")
+            child.tell(control.DRAIN)
+            assert child.hear() == control.counted(control.DRAINING, 1)
+            if order == "signal first":
+                os.kill(child.pid, signal.SIGTERM)
+            child.tell(control.FINISH)
+            assert child.hear() == control.counted(control.DRAINING, 1)
+            os.kill(child.pid, signal.SIGTERM)
+            time.sleep(2 * HEED_AFTER)
+            child.tell(control.ASK)
+            assert child.hear() == control.ALIVE
+        assert child.wait() == 0
+
+    def test_one_that_serves_leaves_it_to_the_supervisor(self, start: Start, generation: Generation) -> None:
+        child = start(generation)
+        os.kill(child.pid, signal.SIGTERM)
+        time.sleep(2 * HEED_AFTER)
+        child.tell(control.ASK)
+        assert child.hear() == control.ALIVE
 
 
 class TestLog:

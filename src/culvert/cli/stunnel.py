@@ -23,6 +23,9 @@ from culvert.version import __version__
 DEFAULT_FILE = "/etc/stunnel/stunnel.conf"
 """What Debian's stunnel4 reads when it is called without an argument."""
 
+DRAIN_TIMEOUT = 0.0
+"""In stunnel's place connections are ended at once, as init scripts expect, if the file says nothing."""
+
 _SYNTAX = (
     "Syntax:",
     "stunnel [FILE] | -fd N | -help | -version | -sockets | -options",
@@ -53,7 +56,7 @@ def _run_descriptor(arguments: Sequence[str]) -> int:
         return _refuse("No file descriptor specified")
     if not (arguments[0].isascii() and arguments[0].isdigit()) or int(arguments[0]) > MAX_NUMBER:
         return _refuse("Invalid file descriptor number")
-    return run_descriptor(int(arguments[0]))
+    return run_descriptor(int(arguments[0]), DRAIN_TIMEOUT)
 
 
 def _run_file(file: str) -> int:
@@ -63,7 +66,7 @@ def _run_file(file: str) -> int:
         say(f'Invalid configuration file name "{file}"')
         say(f"{error.strerror} ({error.errno})")
         return CONFIGURATION_STATUS
-    return run_file(path)
+    return run_file(path, DRAIN_TIMEOUT)
 
 
 def _refuse(reason: str) -> int:
@@ -86,7 +89,9 @@ def _help() -> Iterator[str]:
 
 
 def _defaults() -> Iterator[str]:
-    yield from _by_scope(default_values)
+    yield from _by_scope(
+        lambda option: [f"{DRAIN_TIMEOUT:g}"] if option.name == "drainTimeout" else default_values(option)
+    )
 
 
 def _by_scope(values: Callable[[Option], Sequence[str]]) -> Iterator[str]:

@@ -287,11 +287,15 @@ class GlobalOptions:
 
     chroot: str | None
     debug: Debug
+    drain_timeout: float
+    """Seconds that connections have to finish once the daemon is told to stop; 0 ends them at once."""
     fips: bool
     foreground: Foreground
     log: LogMode
     output: str | None
     pid: str | None
+    reload_drain_timeout: float | None
+    """The same for the connections of before a reload; None waits for them without an end."""
     service: str
     set_env: tuple[tuple[str, str], ...]
     setgid: str | int | None

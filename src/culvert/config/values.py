@@ -170,6 +170,10 @@ def _interval(text: str) -> float | None:
     return seconds
 
 
+def _seconds_or_none(text: str) -> float | None:
+    return None if text.lower() == "none" else _seconds(text)
+
+
 def _retry(text: str) -> float | None:
     if text.lower() in ("yes", "no"):
         return 1.0 if text.lower() == "yes" else None
@@ -298,6 +302,7 @@ def _hex_key(text: str) -> bytes:
 YES_NO = choice({"yes": True, "no": False})
 SECONDS = Form(f"seconds from 0 to {MAX_NUMBER}", _seconds)
 INTERVAL = Form(f"no, or seconds from 1 to {MAX_NUMBER}", _interval)
+SECONDS_OR_NONE = Form(f"none, or seconds from 0 to {MAX_NUMBER}", _seconds_or_none)
 RETRY = Form("yes, no, or the milliseconds to wait, 1 or more", _retry)
 WORKERS = Form(f"auto, or a number of processes up to {MAX_WORKERS}", _workers)
 ACCEPT_RATE = Form("RATE or RATE:BURST, numbers of connections, 1 or more", _accept_rate)

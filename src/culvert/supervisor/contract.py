@@ -22,6 +22,10 @@ class Generation(Protocol):
     watched: Watched | None
     """The files whose change is to lead to a reload; None where no change is to."""
 
+    @property
+    def summary(self) -> str:
+        """What it serves, in a few words."""
+
     def announce(self) -> None:
         """Log what is bound and that connections are accepted: this generation is current from now on."""
 

@@ -18,66 +18,44 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from culvert import privileges
 from culvert.config.model import Foreground, GlobalOptions
-from culvert.control import DRAIN, LIST, LOG, READY, STOP
+from culvert.control import ASK, LIST, LOG, READY
+from culvert.drain import Drain
 from culvert.errors import ConfigurationError, os_reason
 from culvert.jail import Place
 from culvert.log import Channel, Level, Log
+from culvert.notify import Notifier
 from culvert.privileges import ExitStatus
 from culvert.supervisor.contract import Build, Generation
 from culvert.supervisor.process import Worker, fork_worker, main_channel
+from culvert.supervisor.replacement import Replacement, Replacements
 from culvert.supervisor.signals import SignalPipe, signal_name
+from culvert.supervisor.timing import LONGEST_WAIT, TIMING, Timing
+from culvert.supervisor.watchdog import Watchdog
+from culvert.supervisor.workforce import Workforce
 from culvert.watch import Host, Renewal
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The supervisor's bounds in seconds.
-
-    `ready` runs from a worker's fork to its READY: loading modules and entering the jail, on a busy machine.
-    `drain` runs from DRAIN to DRAINING: past it, a reload is announced all the same. `stop` runs from STOP
-    to SIGKILL. A worker that died is replaced after `pause_first`, which doubles up
-    to `pause_last` with each one that dies before it is `settled`.
-    """
-
-    ready: float = 30.0
-    drain: float = 2.0
-    stop: float = 5.0
-    pause_first: float = 0.1
-    pause_last: float = 30.0
-    settled: float = 60.0
-
-
-TIMING = Timing()
-
-
-@dataclass(frozen=True, slots=True)
-class Replacement:
-    """A worker of the current generation that is to be forked when it is `due`."""
-
-    due: float
-    index: int
-    pause: float
 
 
 class Supervisor:
     """Runs the generations that `build` makes, from the first start to the signal that ends the daemon."""
 
-    def __init__(self, build: Build, timing: Timing = TIMING) -> None:
+    def __init__(self, build: Build, timing: Timing = TIMING, notifier: Notifier | None = None) -> None:
         self._build = build
         self._timing = timing
+        self._notifier = notifier or Notifier()
+        self._watchdog = Watchdog(self._notifier, self._complain)
         self._current: Generation | None = None
         self._candidate: Generation | None = None
-        self._workers: dict[int, Worker] = {}
-        self._replacements: list[Replacement] = []
+        self._workers = Workforce(timing.stop, lambda: self._log)
+        self._replacements = Replacements(timing.pause_first, timing.pause_last)
         self._announce_by = math.inf
         self._reload_again = False
         self._stopping = False
+        self._drain: Drain | None = None
         self._status = ExitStatus.OK
         self._log: Channel
         self._signals: SignalPipe
@@ -105,6 +83,7 @@ class Supervisor:
         """
         first = self._build(None)
         self._log = main_channel(first)
+        self._notifier.complain = self._complain
         try:
             self._start(first)
             while self._workers or not self._stopping:
@@ -135,7 +114,7 @@ class Supervisor:
             )
         if options.foreground is Foreground.NO:
             self._home = privileges.working_directory()
-            self._report = privileges.daemonize(ExitStatus.FAILED_START)
+            self._report = privileges.daemonize(ExitStatus.FAILED_START, self._notifier.introduce)
         # Before the pid file: who reads that may send a signal at once.
         self._signals = SignalPipe(self._actions)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
@@ -149,17 +128,21 @@ class Supervisor:
         self._status = status
         self._reason = reason
         self._stopping = True
+        self._notifier.status(reason)
 
     def _crash(self) -> None:
         """End after a fault of the supervisor's own: nobody is left to watch the workers."""
         self._log.fault("The supervisor")
         self._refuse(ExitStatus.CRASH, "The supervisor failed: all workers are killed")
-        for pid in self._workers:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        self._workers.kill_all()
+
+    def _complain(self, text: str) -> None:
+        self._log.error(text)
 
     def _leave(self) -> None:
         self._renewal.end()
+        if self._drain is not None and self._status == ExitStatus.OK:
+            self._status = self._drain.conclude()
         if self._pid_file is not None:
             try:
                 self._pid_file.remove()
@@ -179,7 +162,7 @@ class Supervisor:
 
     def _receive(self, worker: Worker) -> None:
         """Take one message of a worker, or the end of its channel as it exits."""
-        if self._workers.get(worker.pid) is not worker:
+        if not self._workers.has(worker):
             return  # reaped by an earlier event of the same turn
         message = worker.receive()
         worker.hear(message)
@@ -189,36 +172,47 @@ class Supervisor:
         elif message == READY:
             if not worker.stopping:
                 worker.deadline = math.inf
-            if self._candidate is not None and all(one.ready for one in self._of(self._candidate)):
+            if self._candidate is not None and all(one.ready for one in self._workers.of(self._candidate)):
                 self._commit(self._candidate)
         else:
             self._announce_when_drained()
+            self._tell_what_is_waited_for()
+            self._watchdog.answered(self._must_live())
 
     def _hear(self, channel: socket.socket, react: Callable[[], None]) -> None:
         self._selector.register(channel, selectors.EVENT_READ, react)
 
     def _patience(self) -> float | None:
         """How long the loop may wait: to the next deadline, or for ever."""
-        deadlines = [worker.deadline for worker in self._workers.values()]
         nearest = min(
-            [*deadlines, *(one.due for one in self._replacements), self._announce_by, self._renewal_due]
+            self._workers.due,
+            self._replacements.due,
+            self._announce_by,
+            self._renewal_due,
+            self._watchdog.due,
+            self._drain.deadline if self._drain is not None else math.inf,
         )
-        return None if nearest == math.inf else max(0.0, nearest - time.monotonic())
+        return None if nearest == math.inf else min(max(0.0, nearest - time.monotonic()), LONGEST_WAIT)
 
     def _meet_deadlines(self) -> None:
         now = time.monotonic()
-        for worker in self._workers.values():
-            if worker.deadline <= now:
-                self._log.error(f"{worker} did not {worker.duty} in time and is killed")
-                worker.deadline = math.inf
-                os.kill(worker.pid, signal.SIGKILL)
-        for one in [one for one in self._replacements if one.due <= now]:
-            self._replacements.remove(one)
+        self._workers.meet_deadlines(now)
+        if self._drain is not None and self._drain.deadline <= now:
+            self._drain.expire()
+            self._workers.stop_all()
+        for one in self._replacements.take(now):
             self._replace(one)
         if self._announce_by <= now:
             self._announce()
         if self._renewal_due <= now:
             self._renewal.act()
+        if self._watchdog.due <= now:
+            required = None if self._stopping else self._must_live()
+            self._watchdog.act(required, now, lambda worker: self._workers.tell(worker, ASK))
+
+    def _must_live(self) -> list[Worker]:
+        """The workers without which the daemon does not do its work."""
+        return [one for one in self._workers.of(self._current) if one.ready]
 
     @property
     def _renewal_due(self) -> float:
@@ -237,20 +231,27 @@ class Supervisor:
         if self._reloading:
             self._reload_again = True
             return
+        self._notifier.reloading()
         try:
             candidate = self._prepare()
         except ConfigurationError as error:
-            if self._renewal.waits(error):
-                return
-            for finding in error.diagnostics:
-                self._log.error(str(finding))
-            self._log.error("Configuration failed")
-        except Exception:  # the running configuration outlives a fault in loading another
+            if not self._renewal.waits(error):
+                for finding in error.diagnostics:
+                    self._log.error(str(finding))
+                self._log.error("Configuration failed")
+            self._goes_on(str(error))
+        except Exception as error:  # the running configuration outlives a fault in loading another
             self._renewal.waits(None)
             self._log.fault("Loading the configuration")
             self._log.error("Configuration failed")
+            self._goes_on(f"{type(error).__name__}: {error}")
         else:
             self._launch(candidate)
+
+    def _goes_on(self, reason: str) -> None:
+        """Tell the service manager that a reload is over, and has failed."""
+        summary = self._current.summary if self._current is not None else ""
+        self._notifier.ready(f"Reload failed, {summary} as before: {reason}")
 
     def _prepare(self) -> Generation:
         """Build a candidate, in the directory of the start: relative paths mean what they meant then."""
@@ -274,9 +275,7 @@ class Supervisor:
         self._replacements.clear()
         self._announce_by = time.monotonic() + self._timing.drain
         if old is not None:
-            for worker in self._of(old):
-                if not self._tell(worker, DRAIN):
-                    worker.deadline = time.monotonic()
+            self._workers.drain(self._workers.of(old), new.options.reload_drain_timeout)
             old.retire(new)
             self._close_log(old)
         self._renewal.follow(new.watched)
@@ -284,7 +283,7 @@ class Supervisor:
 
     def _announce_when_drained(self) -> None:
         """Say that the current generation serves once no worker of another one accepts any more."""
-        leaving = [one for one in self._workers.values() if one.generation is not self._current]
+        leaving = self._workers.leaving(self._current)
         if self._announce_by < math.inf and all(one.draining or one.stopping for one in leaving):
             self._announce()
 
@@ -292,15 +291,21 @@ class Supervisor:
         self._announce_by = math.inf
         if self._current is not None:
             self._current.announce()
-        if self._report is not None:
-            self._report.send(ExitStatus.OK)
+            self._announce_to_manager(self._current.summary)
         self._reload_if_asked()
+
+    def _announce_to_manager(self, summary: str) -> None:
+        if self._report is not None and self._report.awaited:
+            self._report.send(ExitStatus.OK, str(os.getpid()))
+        else:
+            self._notifier.ready(summary)
+        self._watchdog.start(time.monotonic())
 
     def _undo(self, failed: Generation, reason: str, status: ExitStatus) -> None:
         """Give up the candidate: the current generation goes on; without one the start has failed."""
         self._candidate = None
-        for worker in self._of(failed):
-            self._stop_worker(worker)
+        for worker in self._workers.of(failed):
+            self._workers.stop(worker)
         failed.retire(self._current)
         if self._current is None:
             self._refuse(status, reason)
@@ -308,6 +313,7 @@ class Supervisor:
         self._renewal.waits(None)
         self._log.error(reason)
         self._log.error("Configuration failed")
+        self._goes_on(reason)
         self._close_log(failed)
         self._reload_if_asked()
 
@@ -318,7 +324,7 @@ class Supervisor:
 
     def _generations(self) -> list[Generation]:
         """The generations in use, each once."""
-        found = [self._current, self._candidate, *(worker.generation for worker in self._workers.values())]
+        found = [self._current, self._candidate, *(worker.generation for worker in self._workers)]
         return list({id(one): one for one in found if one is not None}.values())
 
     def _logs(self) -> list[Log]:
@@ -332,14 +338,11 @@ class Supervisor:
 
     # Workers.
 
-    def _of(self, generation: Generation) -> list[Worker]:
-        return [worker for worker in self._workers.values() if worker.generation is generation]
-
     def _fork(self, generation: Generation, index: int, pause: float = 0.0) -> None:
         worker = fork_worker(generation, index, functools.partial(self._forget, generation))
         worker.pause = pause
         worker.deadline = worker.started + self._timing.ready
-        self._workers[worker.pid] = worker
+        self._workers.add(worker)
         self._selector.register(
             worker.channel, selectors.EVENT_READ, functools.partial(self._receive, worker)
         )
@@ -356,7 +359,8 @@ class Supervisor:
         if self._report is not None:
             self._report.close()
         self._renewal.let_go()
-        for worker in self._workers.values():
+        self._notifier.close()
+        for worker in self._workers:
             worker.channel.close()
         for other in self._generations():
             if other is not generation:
@@ -375,8 +379,8 @@ class Supervisor:
             if pid == 0:
                 return
             self._renewal.reaped(pid, status)
-            if pid in self._workers:
-                self._bury(self._workers.pop(pid), os.waitstatus_to_exitcode(status))
+            if (worker := self._workers.remove(pid)) is not None:
+                self._bury(worker, os.waitstatus_to_exitcode(status))
 
     def _bury(self, worker: Worker, code: int) -> None:
         """Act on a worker's end; `code` is its exit status, or minus the signal that killed it."""
@@ -397,13 +401,15 @@ class Supervisor:
             self._schedule(worker.index, worker.pause if recent else 0.0)
         else:
             self._log.write(Level.INFO if code == 0 or worker.stopping else Level.ERR, fate)
+        if self._drain is not None:
+            self._drain.cut(worker.cut if code == 0 else worker.connections)
+            self._tell_what_is_waited_for()
         self._close_log(worker.generation)
         self._announce_when_drained()
 
     def _schedule(self, index: int, last_pause: float) -> None:
-        pause = min(max(self._timing.pause_first, last_pause * 2), self._timing.pause_last)
+        pause = self._replacements.schedule(index, last_pause)
         self._log.notice(f"Worker {index} is replaced in {pause:g} s")
-        self._replacements.append(Replacement(time.monotonic() + pause, index, pause))
 
     def _replace(self, one: Replacement) -> None:
         if self._current is None:
@@ -414,44 +420,57 @@ class Supervisor:
             self._log.error(f"Cannot fork a worker: {error.strerror}")
             self._schedule(one.index, one.pause)
 
+    # The end of the daemon.
+
     def _stop(self) -> None:
-        """Tell all workers to stop: the loop ends with the last of them."""
+        """Let the connections finish for as long as the options say; a second time, end them."""
+        if self._drain is not None:
+            self._drain.force()
+            self._workers.stop_all()
+            return
         if self._stopping:
             return
         self._stopping = True
         self._replacements.clear()
         self._announce_by = math.inf
-        for worker in self._workers.values():
-            self._stop_worker(worker)
+        # A start that is under way has nobody to wait for.
+        patience = self._current.options.drain_timeout if self._current is not None else 0.0
+        self._drain = Drain(self._log, patience)
+        self._notifier.stopping(patience)
+        if self._drain.waits:
+            self._workers.finish()
+        else:
+            self._workers.stop_all()
         if self._candidate is not None:
             self._candidate.retire(self._current)
             self._candidate = None
         if self._current is not None:
             self._current.retire(None)
 
-    def _stop_worker(self, worker: Worker) -> None:
-        worker.stopping = True
-        worker.deadline = time.monotonic() + self._timing.stop
-        self._tell(worker, STOP)
+    def _tell_what_is_waited_for(self) -> None:
+        """Once every worker has said how many connections it has."""
+        if self._drain is None or not self._drain.waits or not self._workers:
+            return
+        if all(worker.draining for worker in self._workers):
+            self._notifier.status(self._drain.waiting(sum(worker.connections for worker in self._workers)))
+
+    def end_worker(self, pid: int) -> bool:
+        """End a worker that is left from before a reload, with its connections; False where this is none."""
+        for worker in self._workers.leaving(self._current):
+            if worker.pid == pid and worker.generation is not self._candidate:
+                self._workers.stop(worker)
+                return True
+        return False
 
     def _list_connections(self) -> None:
-        for worker in self._workers.values():
-            self._tell(worker, LIST)
+        for worker in self._workers.leaving(self._current):
+            if worker.draining:
+                self._log.notice(f"{worker} is left from before a reload: SIGTERM to it ends its connections")
+        self._workers.tell_all(LIST)
 
     def _reopen_logs(self) -> None:
         for log in self._logs():
             for failure in log.reopen():
                 self._log.error(failure)
-        for worker in self._workers.values():
-            self._tell(worker, LOG, worker.generation.log.descriptors())
-
-    def _tell(self, worker: Worker, message: bytes, descriptors: Sequence[int] = ()) -> bool:
-        """Send a message; False where that cannot be."""
-        try:
-            worker.send(message, descriptors)
-        except ConnectionError:
-            return False  # it is ending: that gets its own line
-        except OSError as error:
-            self._log.warning(f"{worker} takes no messages: {error.strerror}")
-            return False
-        return True
+        for worker in self._workers:
+            self._workers.tell(worker, LOG, worker.generation.log.descriptors())

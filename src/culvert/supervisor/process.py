@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from culvert.control import DRAINING, FAILED, MESSAGE_LIMIT, READY
+from culvert.control import ALIVE, DRAINING, ENDING, FAILED, MESSAGE_LIMIT, READY
 from culvert.errors import ConfigurationError
 from culvert.log import Channel
 from culvert.privileges import ExitStatus
@@ -30,7 +30,9 @@ from culvert.supervisor.contract import Generation
 class Worker:
     """A forked process, from `fork_worker` until it is reaped; times are those of the monotonic clock.
 
-    It is killed at its `deadline`. Its start had been held back for `pause` seconds.
+    It is killed at its `deadline`, and told to stop when it is still there at `drained_by`. Its start had
+    been held back for `pause` seconds. `connections` is how many it had when it last said so, `cut` how many
+    of them it has ended.
     """
 
     pid: int
@@ -42,6 +44,10 @@ class Worker:
     pause: float = 0.0
     ready: bool = False
     draining: bool = False
+    drained_by: float = math.inf
+    connections: int = 0
+    cut: int = 0
+    owes_answer: bool = False
     complaint: str = ""
     stopping: bool = False
 
@@ -75,10 +81,20 @@ class Worker:
         """Note what a message says of the worker."""
         if message == READY:
             self.ready = True
-        elif message == DRAINING:
+        elif message == ALIVE:
+            self.owes_answer = False
+        elif message.startswith(DRAINING):
             self.draining = True
+            self.connections = _number(message.removeprefix(DRAINING))
+        elif message.startswith(ENDING):
+            self.connections = self.cut = _number(message.removeprefix(ENDING))
         elif message.startswith(FAILED):
             self.complaint = message.removeprefix(FAILED).decode("utf-8", "replace")
+
+
+def _number(digits: bytes) -> int:
+    """A number that a worker, which serves strangers, sent; what is none counts nothing."""
+    return int(digits) if digits.isdigit() and len(digits) < 10 else 0
 
 
 def fork_worker(generation: Generation, index: int, forget: Callable[[], None]) -> Worker:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogMode
 from culvert.errors import ConfigurationError, Location
@@ -31,11 +32,13 @@ OPTIONS = GlobalOptions(
     chroot=None,
     locations={},
     debug=DEBUG,
+    drain_timeout=0.0,
     fips=False,
     foreground=Foreground.QUIET,
     log=LogMode.APPEND,
     output=None,
     pid=None,
+    reload_drain_timeout=None,
     service="culvert",
     set_env=(),
     setgid=None,
@@ -75,6 +78,10 @@ class SmallGeneration:
         self._behaviour = behaviour
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lines = self.log.channel(DEBUG, f"g{number}")
+
+    @property
+    def summary(self) -> str:
+        return f"Serving generation {self.number}"
 
     def announce(self) -> None:
         self._lines.info(f"bound to {self._listener.getsockname()[1]}")
@@ -116,10 +123,15 @@ class SmallGeneration:
                 tell("the log is new")
             elif message == b"drain":
                 sources.append(self._gate)
+            elif message == b"finish":
+                sources.append(self._gate)
+                control.send(b"draining: %s" % (b"many" if self._behaviour == "liar" else b"3"))
             elif message == b"list":
                 if self._behaviour == "fragile":
                     return 7
             elif self._behaviour != "stubborn":
+                if message == b"stop" and len(sources) > 1:
+                    control.send(b"ending: 2")
                 return 0
 
 
@@ -135,7 +147,10 @@ def builder(setup: Setup) -> Callable[[Generation | None], Generation]:
             raise ConfigurationError.single("unknown option", Location("plan", 1, "bad"))
         if behaviour == "fault":
             raise ValueError("the plan is beyond me")
-        named = dict(change.split("=", 1) for change in changes)
+        named: dict[str, Any] = dict(change.split("=", 1) for change in changes)
+        for name in ("drain_timeout", "reload_drain_timeout"):
+            if name in named:
+                named[name] = float(named[name])
         options = GlobalOptions(
             **{name: named.get(name, getattr(setup.options, name)) for name in GlobalOptions.__slots__}
         )

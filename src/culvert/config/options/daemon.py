@@ -13,6 +13,8 @@ from culvert.config.values import (
     NAME,
     PATH,
     PATH_OR_NONE,
+    SECONDS,
+    SECONDS_OR_NONE,
     TEXT,
     WORKERS,
     YES_NO,
@@ -40,6 +42,14 @@ DAEMON = (
         default=Debug(5, FACILITIES["daemon"]),
         global_field="debug",
         service_fields=("debug",),
+    ),
+    Option(
+        "drainTimeout",
+        Scope.GLOBAL,
+        SECONDS,
+        "seconds for connections to finish at a stop; 0 ends them",
+        default=30.0,
+        global_field="drain_timeout",
     ),
     Option(
         "foreground",
@@ -78,6 +88,13 @@ DAEMON = (
         PATH_OR_NONE,
         "file for the number of the process; empty for none",
         global_field="pid",
+    ),
+    Option(
+        "reloadDrainTimeout",
+        Scope.GLOBAL,
+        SECONDS_OR_NONE,
+        "none, or seconds for connections to finish after a reload",
+        global_field="reload_drain_timeout",
     ),
     Option(
         "service",

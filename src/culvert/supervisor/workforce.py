@@ -1,0 +1,116 @@
+"""All workers of the supervisor, of whatever generation: what each is told, and when it is overdue."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from culvert.control import DRAIN, FINISH, STOP
+from culvert.log import Channel
+from culvert.supervisor.contract import Generation
+from culvert.supervisor.process import Worker
+
+
+class Workforce:
+    """The workers by pid. One that was told to stop is killed after `stop_patience` seconds."""
+
+    def __init__(self, stop_patience: float, log: Callable[[], Channel]) -> None:
+        self._stop_patience = stop_patience
+        self._log = log
+        self._workers: dict[int, Worker] = {}
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self._workers.values())
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def add(self, worker: Worker) -> None:
+        """Take in one that was forked."""
+        self._workers[worker.pid] = worker
+
+    def remove(self, pid: int) -> Worker | None:
+        """Let go of one that was reaped; None where the pid is nobody's here."""
+        return self._workers.pop(pid, None)
+
+    def has(self, worker: Worker) -> bool:
+        """Whether it was not reaped yet."""
+        return self._workers.get(worker.pid) is worker
+
+    def of(self, generation: Generation | None) -> list[Worker]:
+        """Those of one generation."""
+        return [worker for worker in self if worker.generation is generation]
+
+    def leaving(self, current: Generation | None) -> list[Worker]:
+        """Those of other generations than the current one."""
+        return [worker for worker in self if worker.generation is not current]
+
+    @property
+    def due(self) -> float:
+        """When the next has to have done what it was told; infinite where nothing is waited for."""
+        return min((min(worker.deadline, worker.drained_by) for worker in self), default=math.inf)
+
+    def meet_deadlines(self, now: float) -> None:
+        """Kill those that are past their deadline, and stop those that have drained for long enough."""
+        for worker in self:
+            if worker.deadline <= now:
+                self._log().error(f"{worker} did not {worker.duty} in time and is killed")
+                worker.deadline = math.inf
+                os.kill(worker.pid, signal.SIGKILL)
+            if worker.drained_by <= now:
+                self._log().notice(f"reloadDrainTimeout exceeded: {worker} is told to stop")
+                self.stop(worker)
+
+    def tell(self, worker: Worker, message: bytes, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message; False where that cannot be."""
+        try:
+            worker.send(message, descriptors)
+        except ConnectionError:
+            return False  # it is ending: that gets its own line
+        except OSError as error:
+            self._log().warning(f"{worker} takes no messages: {error.strerror}")
+            return False
+        return True
+
+    def tell_all(self, message: bytes) -> None:
+        """Send a message to everyone."""
+        for worker in self:
+            self.tell(worker, message)
+
+    def drain(self, workers: Sequence[Worker], patience: float | None) -> None:
+        """Have workers whose successors serve finish, within `patience` seconds where it is not None."""
+        now = time.monotonic()
+        for worker in workers:
+            if patience is not None:
+                worker.drained_by = now + patience
+            if not self.tell(worker, DRAIN):
+                worker.deadline = now
+
+    def finish(self) -> None:
+        """Have everyone finish, as the daemon ends; `stop_all` ends that."""
+        for worker in self:
+            worker.drained_by = math.inf
+            if not self.tell(worker, FINISH):
+                self.stop(worker)
+
+    def stop(self, worker: Worker) -> None:
+        """End a worker with its connections."""
+        if not worker.stopping:
+            worker.stopping = True
+            worker.drained_by = math.inf
+            worker.deadline = time.monotonic() + self._stop_patience
+            self.tell(worker, STOP)
+
+    def stop_all(self) -> None:
+        """End everyone."""
+        for worker in self:
+            self.stop(worker)
+
+    def kill_all(self) -> None:
+        """End everyone at once, and reap them: nobody is left to watch."""
+        for pid in self._workers:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
