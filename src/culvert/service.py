@@ -32,6 +32,7 @@ from culvert.spawn import Programs
 from culvert.staple_renewal import StapleRenewal
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
+from culvert.trace import Tracing
 from culvert.turn import Turn
 
 ACCEPT_BATCH = 4
@@ -66,6 +67,7 @@ class Surroundings:
     programs: Programs
     responders: ResponderClient
     idents: Iterator[int]
+    tracing: Tracing
 
 
 class RunningService:
@@ -91,6 +93,7 @@ class RunningService:
             surroundings.readiness,
             log,
             self.counters,
+            surroundings.tracing,
             [],
         )
         self._stapling = StapleRenewal(config, context, responders, log)

@@ -14,6 +14,7 @@ from culvert.revocation import Revocation
 from culvert.spawn import Programs
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
+from culvert.trace import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Shared:
     readiness: Readiness
     log: Channel
     counters: Counters
+    tracing: Tracing
     hosts: list[Host]
     """The services that take over clients of this one by the name that they ask for."""
 

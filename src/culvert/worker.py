@@ -24,6 +24,7 @@ from culvert.responder import ResponderClient
 from culvert.service import Prepared, RunningService, Surroundings
 from culvert.spawn import Programs
 from culvert.tls.engine import Scratch
+from culvert.trace import Tracing
 
 try:  # here and not where it is used: that is in the jail
     import uvloop
@@ -92,6 +93,7 @@ class Worker:
         self._prepared = assignment.services
         log = assignment.log
         self._main = assignment.main
+        self.tracing = Tracing()
         self._programs = Programs(self._loop, _environment(assignment.options))
         surroundings = Surroundings(
             self._readiness,
@@ -99,6 +101,7 @@ class Worker:
             self._programs,
             ResponderClient(self._loop),
             iter(assignment.numbers),
+            self.tracing,
         )
         self._services = [
             RunningService(prepared, surroundings, log.channel(prepared.config.debug, prepared.config.name))

@@ -41,6 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"conversation", "handshake", "revocation", "staple_renewal"}),
     frozenset({"relay", "listen", "connect", "spawn", "vpn", "responder"}),
     frozenset({"readiness"}),
+    frozenset({"trace"}),
     frozenset({"tls", "negotiate"}),
     frozenset({"sockopt", "resolve", "http_response"}),
     frozenset({"log"}),
@@ -60,6 +61,7 @@ FORBIDDEN: dict[str, frozenset[str]] = {
     "config": NETWORK | CRYPTOGRAPHY,
     "tls": NETWORK,
     "negotiate": NETWORK,
+    "trace": NETWORK,
     # Its control channels are sockets; a client's byte, an event loop and a key are not its business.
     "supervisor": CRYPTOGRAPHY | {"asyncio", "uvloop", "culvert.tls"},
     "watch": CRYPTOGRAPHY | {"asyncio", "uvloop", "culvert.tls"},
