@@ -2,7 +2,8 @@
 
 OpenSSL tells of a record when its header is made or read, then of its type inside the encryption, then of the
 messages in it; the plain text of application data is seen by who reads and writes it. So what belongs to a
-record is gathered until the engine's call is over, and becomes one event (`settle`).
+record is gathered until the engine's call is over, and becomes one event (`settle`). What came from the
+network is told no earlier than that, so that the secrets that open it stand before it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Wants:
 class _Pending:
     """A record of which more may be said before the engine's call is over."""
 
+    time: float
     direction: Direction
     version: int
     type: int
@@ -55,10 +57,10 @@ class _Pending:
     def carries_data(self) -> bool:
         return (self.type if self.inner is None else self.inner) == APPLICATION_DATA
 
-    def event(self, connection: str, now: float) -> Record:
+    def event(self, connection: str) -> Record:
         return Record(
             connection,
-            now,
+            self.time,
             self.direction,
             self.version,
             self.type,
@@ -76,7 +78,17 @@ class _Pending:
 class Tap:
     """Gathers what is said of one connection. Its methods are called by the engine, and raise nothing."""
 
-    __slots__ = ("_clock", "_connection", "_emit", "_offsets", "_received", "_records", "_sent", "wants")
+    __slots__ = (
+        "_clock",
+        "_connection",
+        "_emit",
+        "_fed",
+        "_offsets",
+        "_received",
+        "_records",
+        "_sent",
+        "wants",
+    )
 
     def __init__(
         self,
@@ -94,6 +106,7 @@ class Tap:
         self._received = Direction.TO_SERVER if server else Direction.TO_CLIENT
         self._sent = self._received.reverse
         self._records: list[_Pending] = []
+        self._fed: list[Wire] = []
         self._offsets = {self._received: 0, self._sent: 0}
         self.wants = wants
 
@@ -101,8 +114,11 @@ class Tap:
         """Bytes that have come from the network, or are to be sent to it."""
         direction = self._sent if sent else self._received
         if self.wants.wire and len(data):
-            offset = self._offsets[direction]
-            self._emit(Wire(self._connection, self._clock(), direction, offset, bytes(data)))
+            event = Wire(self._connection, self._clock(), direction, self._offsets[direction], bytes(data))
+            if sent:
+                self._emit(event)
+            else:
+                self._fed.append(event)
         self._offsets[direction] += len(data)
 
     def spoke(self, kind: int, data: bytes, *, sent: bool) -> None:
@@ -110,7 +126,7 @@ class Tap:
         direction = self._sent if sent else self._received
         if kind == RECORD_HEADER and len(data) >= 5:
             version, length = int.from_bytes(data[1:3], "big"), int.from_bytes(data[-2:], "big")
-            self._records.append(_Pending(direction, version, data[0], length, len(data)))
+            self._records.append(_Pending(self._clock(), direction, version, data[0], length, len(data)))
             return
         record = self._last(direction)
         if record is None:
@@ -142,11 +158,12 @@ class Tap:
 
     def settle(self) -> None:
         """Nothing more will be said of the records so far."""
-        if self._records:
-            now = self._clock()
-            records, self._records = self._records, []
-            for record in records:
-                self._emit(record.event(self._connection, now))
+        fed, self._fed = self._fed, []
+        for event in fed:
+            self._emit(event)
+        records, self._records = self._records, []
+        for record in records:
+            self._emit(record.event(self._connection))
 
     def secret(self, line: str) -> None:
         """A line of a key log."""
