@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from culvert.trace.events import Closed, Direction, Record, Secret, TraceEvent, Wire
-from culvert.trace.names import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE
+from culvert.trace.names import ALERT, APPLICATION_DATA, HANDSHAKE
 
 RECORD_HEADER = 256
 INNER_TYPE = 257
@@ -79,6 +79,7 @@ class Tap:
     """Gathers what is said of one connection. Its methods are called by the engine, and raise nothing."""
 
     __slots__ = (
+        "_announced",
         "_clock",
         "_connection",
         "_emit",
@@ -107,6 +108,7 @@ class Tap:
         self._sent = self._received.reverse
         self._records: list[_Pending] = []
         self._fed: list[Wire] = []
+        self._announced = 0
         self._offsets = {self._received: 0, self._sent: 0}
         self.wants = wants
 
@@ -127,6 +129,8 @@ class Tap:
         if kind == RECORD_HEADER and len(data) >= 5:
             version, length = int.from_bytes(data[1:3], "big"), int.from_bytes(data[-2:], "big")
             self._records.append(_Pending(self._clock(), direction, version, data[0], length, len(data)))
+            if not sent:
+                self._announced += len(data) + length
             return
         record = self._last(direction)
         if record is None:
@@ -136,7 +140,7 @@ class Tap:
         elif kind == HANDSHAKE:
             record.messages.append(data)
             record.size += len(data)
-        elif kind in (ALERT, CHANGE_CIPHER_SPEC):
+        elif kind == ALERT:
             record.content += data
             record.size += len(data)
 
@@ -157,13 +161,20 @@ class Tap:
             data = data[share:]
 
     def settle(self) -> None:
-        """Nothing more will be said of the records so far."""
+        """The engine's call is over: nothing more will be said of the records so far, but for one of which
+        only a part has come.
+        """
         fed, self._fed = self._fed, []
         for event in fed:
             self._emit(event)
+        is_cut_off = self._announced > self._offsets[self._received]
+        unfinished = self._last(self._received) if is_cut_off else None
         records, self._records = self._records, []
         for record in records:
-            self._emit(record.event(self._connection))
+            if record is unfinished:
+                self._records.append(record)
+            else:
+                self._emit(record.event(self._connection))
 
     def secret(self, line: str) -> None:
         """A line of a key log."""
@@ -172,6 +183,7 @@ class Tap:
 
     def close(self) -> None:
         """The connection is over."""
+        self._announced = 0  # what is unfinished stays so
         self.settle()
         self._emit(Closed(self._connection, self._clock()))
 

@@ -97,7 +97,7 @@ class WireDirection:
             opaque = True
         elif not opaque and kind == HANDSHAKE:
             messages = self._complete(body)
-        elif not opaque:
+        elif kind == ALERT and not opaque:
             content = body
         size = 0 if opaque else len(body)
         return Record(
