@@ -1,4 +1,4 @@
-"""The capture by its blocks: order, lengths, sequence numbers, checksums. tshark reads it in tests/integration."""
+"""The capture by its blocks: order, lengths, sequence numbers, checksums."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def ones_complement(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
+    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return total
