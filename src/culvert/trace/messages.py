@@ -22,6 +22,10 @@ _RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e0
 
 _NAMED_CURVE = 3
 
+_CERTIFICATES_LIMIT = 32
+"""Most certificates of a message that are looked into: real chains have three or four, and a peer can send
+half a million that are empty."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -121,10 +125,13 @@ class Handshake:
         shown: list[str] = []
         stapled: list[str] = []
         while entries:
+            if len(shown) == _CERTIFICATES_LIMIT:
+                shown.append(f"and {extensions.size(entries)} more")
+                break
             shown.append(certificate(entries.vector(3).rest()))
             if self._is_13:
                 stapled += extensions.read(entries.vector(2), extensions.OTHER)
-        fields["certificates"] = extensions.limited(shown)
+        fields["certificates"] = list(shown)
         if stapled:
             fields["extensions"] = extensions.limited(stapled)
 

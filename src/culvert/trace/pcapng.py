@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from culvert.trace.dissection import CONNECTIONS_LIMIT
 from culvert.trace.events import Closed, Direction, Endpoint, Opened, Secret, TraceEvent, Wire
 from culvert.version import __version__
 
@@ -79,6 +80,8 @@ class CaptureWriter:
         return b""
 
     def _open(self, event: Opened) -> Iterator[bytes]:
+        if len(self._flows) >= CONNECTIONS_LIMIT:
+            del self._flows[next(iter(self._flows))]
         flow = self._flows[event.connection] = _Flow(self._ends(event), event.wall - event.time)
         yield _packet(flow, Direction.TO_SERVER, event.time, _SYN)
         yield _packet(flow, Direction.TO_CLIENT, event.time, _SYN | _ACK)

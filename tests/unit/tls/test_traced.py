@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from culvert.tls._openssl import lib
 from culvert.tls.engine import CHUNK, Engine, Scratch, Status
 from culvert.tls.traced import TracedEngine
 from culvert.trace import Direction, Wants
 
 from ..trace.sessions import Watched, messages, of
 from .conftest import Authority
-from .ends import TLS12, TLS13, Pair, context, give
+from .ends import TLS12, TLS13, Pair, context, give, output
 
 VERSIONS = pytest.mark.parametrize("version", [TLS12, TLS13])
 ENDS = pytest.mark.parametrize("end", ["client", "server"])
@@ -145,6 +146,27 @@ def test_a_read_in_parts_is_of_one_record(authority: Authority) -> None:
     assert [engine.read(2), engine.read(2), engine.read(2), engine.read(2)] == [b"he", b"ll", b"o", b""]
     (told,) = [one for one in session.records("server") if one.inner == DATA]
     assert told.content == b"hello"
+
+
+def test_a_renegotiation_and_what_waited_for_it_are_told(authority: Authority) -> None:
+    session = watched(authority, TLS12)
+    client, server = session.pair.client, session.pair.server
+    before = len(session.records("client"))
+    assert lib.SSL_renegotiate(client.engine.pointer) == 1
+    assert not client.engine.handshake()
+    to_server = output(client.engine) + client.encrypt(b"waiting")
+    received = b""
+    for _ in range(20):
+        received += server.decrypt(to_server)
+        assert client.decrypt(output(server.engine)) == b""
+        client.engine.resume()
+        to_server = output(client.engine)
+        if client.engine.blocked is None:
+            break
+    assert received + server.decrypt(to_server) == b"waiting"
+    told = session.records("client")[before:]
+    assert [message.name for message in messages(told)][:2] == ["ClientHello", "ServerHello"]
+    assert [one.content for one in told if one.type == DATA] == [b"waiting"]
 
 
 def test_connections_beside_it_are_not_told_of(authority: Authority) -> None:

@@ -114,6 +114,14 @@ def test_a_ticket_has_its_lifetime(authority: Authority, version: str) -> None:
     assert ticket.fields["lifetime"] == 1234
 
 
+def test_half_a_million_certificates_are_not_looked_into() -> None:
+    read = Handshake().read(message(11, vector(3, bytes(3 * 170_000))))
+    certificates = read.fields["certificates"]
+    assert isinstance(certificates, list)
+    assert len(certificates) == 33
+    assert certificates[-1] == "and 509904 byte(s) more"
+
+
 def test_key_update() -> None:
     read = Handshake().read(message(24, b"\1"))
     assert (read.name, read.fields) == ("KeyUpdate", {"request_update": "update_requested"})

@@ -111,4 +111,4 @@ def events(stream: BinaryIO) -> Iterator[TraceEvent]:
         try:
             yield from_line(line)
         except FormatError as error:
-            raise FormatError(f"line {number} is {error}") from None
+            raise FormatError(f"line {number}: {error}") from None

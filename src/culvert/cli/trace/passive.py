@@ -94,20 +94,23 @@ class _Relay:
                     self._target.host or "localhost", self._target.port, limit=_CHUNK
                 )
         except OSError as error:
-            say(f"Cannot connect to {self._target}: {os_reason(error)}")
+            reason = "no answer in time" if isinstance(error, TimeoutError) else os_reason(error)
+            say(f"Cannot connect to {self._target}: {reason}")
             writer.transport.abort()
             return
         server = _end(there[1].get_extra_info("peername"))
         self._emit(Opened(ident, time.monotonic(), time.time(), SERVICE, client, server))
+        ended = False
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pump(reader, there[1], ident, Direction.TO_SERVER))
                 both.create_task(self._pump(there[0], writer, ident, Direction.TO_CLIENT))
+            ended = True
         except* OSError:
-            pass  # an RST: both sides are closed below, whatever it said is shown
+            pass  # a reset on one side: the other gets one too
         finally:
             for one in (writer, there[1]):
-                one.transport.abort() if one.transport.is_closing() else one.close()
+                one.close() if ended else one.transport.abort()
             self._emit(Closed(ident, time.monotonic()))
 
     async def _pump(
@@ -123,7 +126,7 @@ class _Relay:
                 self._emit(record)
             sink.write(data)
             await sink.drain()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop's word for a transport that is gone
             sink.write_eof()
 
 
