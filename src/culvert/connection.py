@@ -361,6 +361,8 @@ class Connection:
         sent = (relay.sent_to_tls, relay.sent_to_plain) if relay is not None else (0, 0)
         self.log.notice(f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket")
         await self._close_streams(end)
+        if self._securing.tap is not None:
+            self._securing.tap.close()
 
     def _log_end(self, relay: Relay, end: End) -> None:
         match end:

@@ -18,6 +18,7 @@ from culvert.tls.engine import Engine
 from culvert.tls.failure import TlsError
 from culvert.tls.hello import ClientHello
 from culvert.tls.verify import Outcome
+from culvert.trace import Tap
 
 
 class _Role(NamedTuple):
@@ -55,6 +56,7 @@ class Securing:
         "log",
         "redirected",
         "shared",
+        "tap",
     )
 
     def __init__(self, shared: Shared, log: Channel, ident: str, place: Place | None = None) -> None:
@@ -64,6 +66,7 @@ class Securing:
         self.engine: Engine | None = None
         self.endpoint: Endpoint | None = None
         self.redirected = False
+        self.tap: Tap | None = None
         self._sessions = shared.context.sessions
         self._place = place
         self._server_name: str | None = None
@@ -74,7 +77,7 @@ class Securing:
         """Shake hands with a client. Raises TlsError, or RefusedError before that."""
         self._role, self._peer = _ACCEPT, peer
         hello = await self._choose_service(stream, ends) if self.shared.hosts else None
-        engine = self._new_engine()
+        engine = self._new_engine(stream)
         if hello is not None:
             engine.feed_bytes(hello.data)
         await self._shake_hands(engine, stream)
@@ -87,7 +90,7 @@ class Securing:
         if name is None and endpoint is not None:
             name = endpoint.server_name
         self._server_name = name or None
-        engine = self._new_engine(name)
+        engine = self._new_engine(stream, name)
         if endpoint is not None:
             self._sessions.offer(_peer_key(endpoint), engine, shared.readiness.loop.time())
         await self._shake_hands(engine, stream)
@@ -143,12 +146,14 @@ class Securing:
             self.log.info(f"SNI: no service is for {name}")
         return hello
 
-    def _new_engine(self, server_name: str | None = None) -> Engine:
-        context = self.shared.context
+    def _new_engine(self, stream: Stream, server_name: str | None = None) -> Engine:
+        context, tracing, config = self.shared.context, self.shared.tracing, self.shared.config
         for fault in context.refresh(self.shared.readiness.loop.time()):
             self.log.warning(fault)
         self._sessions = context.sessions
-        return context.engine(self.shared.scratch, server_name)
+        if tracing.active:
+            self.tap = tracing.tap(self.ident, config.name, stream, server=not config.client)
+        return context.engine(self.shared.scratch, server_name, self.tap)
 
     async def _shake_hands(self, engine: Engine, stream: Stream) -> None:
         shared = self.shared

@@ -38,6 +38,7 @@ from culvert.staple_renewal import StapleRenewal
 from culvert.stream import Stream
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
+from culvert.trace import Tracing
 from culvert.turn import Turn
 
 ACCEPT_BATCH = 4
@@ -75,6 +76,7 @@ class Surroundings:
     programs: Programs
     responders: ResponderClient
     idents: Iterator[int]
+    tracing: Tracing
 
 
 class RunningService:
@@ -105,6 +107,7 @@ class RunningService:
             AccessControl(config, prepared.wrappers),
             Refusals(log, self.counters, self._loop.time),
             prepared.gate,
+            surroundings.tracing,
             [],
         )
         self._stapling = StapleRenewal(config, context, responders, log)

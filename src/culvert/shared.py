@@ -18,6 +18,7 @@ from culvert.revocation import Revocation
 from culvert.spawn import Programs
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
+from culvert.trace import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Shared:
     refusals: Refusals
     gate: Gate | None
     """What stands before the service; None where nothing limits it."""
+    tracing: Tracing
     hosts: list[Host]
     """The services that take over clients of this one by the name that they ask for."""
 

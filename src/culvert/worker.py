@@ -26,6 +26,7 @@ from culvert.responder import ResponderClient
 from culvert.service import Prepared, RunningService, Surroundings
 from culvert.spawn import Programs
 from culvert.tls.engine import Scratch
+from culvert.trace import Tracing
 
 try:  # here and not where it is used: that is in the jail
     import uvloop
@@ -103,12 +104,14 @@ class Worker:
         log = assignment.log
         self._main = assignment.main
         self._programs = Programs(self._loop, _environment(assignment.options), assignment.descriptors)
+        self.tracing = Tracing()
         surroundings = Surroundings(
             self._readiness,
             Scratch(),
             self._programs,
             ResponderClient(self._loop),
             iter(assignment.numbers),
+            self.tracing,
         )
         self._services = [
             RunningService(prepared, surroundings, log.channel(prepared.config.debug, prepared.config.name))

@@ -44,6 +44,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"relay", "listen", "connect", "spawn", "inherited", "vpn"}),
     frozenset({"responder", "ident_client", "libwrap"}),
     frozenset({"readiness", "stream", "own_addresses"}),
+    frozenset({"trace"}),
     frozenset({"tls", "negotiate", "transparent"}),
     frozenset({"admission"}),
     frozenset({"sockopt", "resolve", "http_response", "refusals"}),
@@ -64,6 +65,7 @@ FORBIDDEN: dict[str, frozenset[str]] = {
     "config": NETWORK | CRYPTOGRAPHY,
     "tls": NETWORK,
     "negotiate": NETWORK,
+    "trace": NETWORK,
     # Its control channels are sockets; a client's byte, an event loop and a key are not its business.
     "supervisor": CRYPTOGRAPHY | {"asyncio", "uvloop", "culvert.tls"},
     "watch": CRYPTOGRAPHY | {"asyncio", "uvloop", "culvert.tls"},

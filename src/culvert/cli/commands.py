@@ -1,4 +1,4 @@
-"""The commands for people, by Typer: ca, check, demo, options, version; and the help on all of them.
+"""The commands for people, by Typer: ca, check, demo, options, trace, version; and the help on all of them.
 
 `dispatch` takes the well-formed calls of `run` and everything under stunnel's name before this module is
 imported. They stand here too for the help, the completion and the messages on a wrong use.
@@ -21,6 +21,7 @@ from culvert.cli.demo import run_demo
 from culvert.cli.faults import CONFIGURATION_STATUS, say
 from culvert.cli.running import run_file
 from culvert.cli.stunnel import stunnel as run_stunnel
+from culvert.cli.trace import trace
 from culvert.cli.version import versions
 from culvert.config.options import OPTIONS, find, names
 from culvert.config.values import meant
@@ -33,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(ca_app)
+app.command()(trace)
 
 
 class Format(enum.StrEnum):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from culvert.cli.faults import CONFIGURATION_STATUS, guard, say
 
-COMMANDS = ("ca", "check", "demo", "options", "run", "stunnel", "version")
+COMMANDS = ("ca", "check", "demo", "options", "run", "stunnel", "trace", "version")
 STUNNEL_NAMES = ("stunnel", "stunnel4")
 
 

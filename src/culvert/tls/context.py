@@ -27,6 +27,7 @@ from culvert.tls.failure import TlsError, take_errors
 from culvert.tls.names import Identities, algorithms
 from culvert.tls.rules import Rules
 from culvert.tls.sessions import SessionCache
+from culvert.tls.traced import SecretTaps, Tap, TracedEngine, listening
 from culvert.tls.trust import Trust
 from culvert.tls.verify import Pins, Verification, Verifier
 
@@ -70,9 +71,22 @@ class TlsContext:
         self._authentication = Authentication(service, rules, verifier, psk.load(service))
         self._authentication.install(self._pointer)
         self._key_log = key_log.write_keys(self._pointer, service)
+        self._secret_taps = SecretTaps(self._pointer)
 
-    def engine(self, scratch: Scratch, server_name: str | None = None) -> Engine:
-        """The engine of a new connection. `server_name` is what a client asks for by SNI (RFC 6066, 3)."""
+    def engine(self, scratch: Scratch, server_name: str | None = None, tap: Tap | None = None) -> Engine:
+        """The engine of a new connection. `server_name` is what a client asks for by SNI (RFC 6066, 3); `tap`
+        is who is to see all that passes.
+        """
+        server = not self._service.client
+        if tap is None:
+            return Engine(self._new_connection(server_name), scratch, server=server)
+        with listening(self._pointer, tap) as handle:
+            ssl = self._new_connection(server_name)
+        engine = TracedEngine(ssl, scratch, tap, handle, server=server)
+        self._secret_taps.add(engine, tap)
+        return engine
+
+    def _new_connection(self, server_name: str | None) -> Any:
         ssl = lib.SSL_new(self._pointer)
         if ssl == ffi.NULL:
             raise TlsError("cannot make a TLS connection", take_errors())
@@ -85,7 +99,7 @@ class TlsContext:
                 _ask_for(ssl, server_name)
         else:
             lib.SSL_set_accept_state(ssl)
-        return Engine(ssl, scratch, server=not self._service.client)
+        return ssl
 
     @property
     def trusted(self) -> tuple[x509.Certificate, ...]:

@@ -8,6 +8,7 @@ nothing but that choice: OpenSSL reads the same bytes again, and answers what is
 from __future__ import annotations
 
 from culvert.tls.engine import CHUNK
+from culvert.tls.presentation import Reader
 
 LIMIT = CHUNK // 2
 """Most bytes that are kept of a ClientHello: those of today's clients have two kilobytes."""
@@ -66,37 +67,9 @@ class ClientHello:
             self.complete = len(message) >= 4 + int.from_bytes(message[1:4], "big")
 
 
-class _Reader:
-    """Bytes taken from the front. Raises ValueError where there are not as many."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, count: int) -> bytes:
-        taken = self._data[self._at : self._at + count]
-        if len(taken) < count:
-            raise ValueError("cut off")
-        self._at += count
-        return taken
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def vector(self, size: int) -> _Reader:
-        """What follows a length of `size` bytes."""
-        return _Reader(self.take(self.number(size)))
-
-    def __bool__(self) -> bool:
-        return self._at < len(self._data)
-
-    def rest(self) -> bytes:
-        return self._data[self._at :]
-
-
 def _server_name(message: bytes) -> str | None:
     """The name in a ClientHello (RFC 8446, 4.1.2). Raises ValueError for what is none."""
-    reader = _Reader(message)
+    reader = Reader(message)
     if reader.number(1) != _CLIENT_HELLO:
         raise ValueError("no ClientHello")
     hello = reader.vector(3)
@@ -112,7 +85,7 @@ def _server_name(message: bytes) -> str | None:
     return None
 
 
-def _host_name(names: _Reader) -> str | None:
+def _host_name(names: Reader) -> str | None:
     while names:
         kind, name = names.number(1), names.vector(2)
         if kind == _HOST_NAME:

@@ -10,6 +10,7 @@ from culvert.tls.context import TlsContext
 from culvert.tls.credentials import PassPhrases
 from culvert.tls.engine import CHUNK, Engine, Scratch, Status
 from culvert.tls.failure import TlsError
+from culvert.tls.traced import Tap
 from culvert.tls.verify import Finding
 
 TLS12 = "sslVersion = TLSv1.2"
@@ -53,9 +54,9 @@ def chunks(data: bytes, size: int = CHUNK) -> Iterable[bytes]:
 class End:
     """One side: its engine, its own scratch buffers, and what its handshake came to."""
 
-    def __init__(self, context: TlsContext, server_name: str | None = None) -> None:
+    def __init__(self, context: TlsContext, server_name: str | None = None, tap: Tap | None = None) -> None:
         self.context = context
-        self.engine = context.engine(Scratch(), server_name)
+        self.engine = context.engine(Scratch(), server_name, tap)
         self.finished = False
         self.failure: TlsError | None = None
 
@@ -97,9 +98,16 @@ class End:
 class Pair:
     """A client and a server on one wire. `shake_hands` first."""
 
-    def __init__(self, client: TlsContext, server: TlsContext, server_name: str | None = None) -> None:
-        self.client = End(client, server_name)
-        self.server = End(server)
+    def __init__(
+        self,
+        client: TlsContext,
+        server: TlsContext,
+        server_name: str | None = None,
+        taps: tuple[Tap | None, Tap | None] = (None, None),
+    ) -> None:
+        """`taps` are the client's and the server's."""
+        self.client = End(client, server_name, taps[0])
+        self.server = End(server, tap=taps[1])
 
     def shake_hands(self, size: int = CHUNK) -> Pair:
         """Carry flights of at most `size` bytes until neither side says anything more."""
