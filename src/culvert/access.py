@@ -85,7 +85,10 @@ class AccessControl:
     async def admit(self, ends: Ends, log: Channel) -> None:
         """Hold that a client may come in, whatever that has to be asked. Raises RefusedError."""
         self.check(ends.source)
-        if self._asks and ends.source is not None:
+        if ends.source is None:
+            if self._service.access.ident is not None:
+                raise RefusedError("ident", "it has no address, and so no ident server")
+        elif self._asks:
             await self._ask_wrappers(ends.source, log)
             await self._ask_ident(ends, log)
 

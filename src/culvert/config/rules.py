@@ -130,7 +130,9 @@ def _targets(draft: Draft, findings: Findings) -> None:
     if draft.value("delay") and draft.entries("failover") and draft.value("failover") is not Failover.PRIO:
         findings.note('"delay = yes" makes it "failover = prio"', draft.where("failover"), draft.name)
     for option in ("failover", "healthCheck"):
-        if draft.has_own(option) and not (_has_sink(draft) or _accepts_by_name(draft)):
+        spoilt = any(draft.spoilt(name) for name in _OTHER_SINKS)
+        leads = spoilt or draft.mentions("connect") or draft.mentions("redirect")
+        if draft.has_own(option) and not (leads or _accepts_by_name(draft)):
             findings.warning(f'"{option}" has no effect without "connect"', draft.where(option), draft.name)
 
 
@@ -329,7 +331,7 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (check_protocol, ("client", "protocol", "protocolAuthentication")),
     (check_access, ACCESS_OPTIONS),
     (check_announcing, ACCESS_OPTIONS),
-    (check_transparent, ("accept", "connect", "exec", "local", "protocol", "transparent")),
+    (check_transparent, ("accept", "connect", "exec", "local", "protocol", "redirect", "transparent")),
     (check_proxies, ("client", "protocol", "socksAllow", "protocolHost", *_TRUST)),
     (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),

@@ -106,6 +106,12 @@ def _has_target(draft: Draft) -> bool:
     return own or draft.spoilt("protocol") or draft.value("protocol") == CLIENT_CHOOSES_TARGET
 
 
+def _asks_for_target(service: Service) -> bool:
+    """Whether its clients name their targets: the primary's program or target, and the header that it
+    expects, are none of theirs."""
+    return service.protocol is not None and service.protocol.name == CLIENT_CHOOSES_TARGET
+
+
 def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
     """The services, those without a target of their own with that of the service they take clients from."""
     by_name = {service.name: service for service in services}
@@ -117,7 +123,7 @@ def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
         if service.protocol is None and primary.protocol and primary.protocol.name not in INSIDE_TLS:
             service = dataclasses.replace(service, protocol=primary.protocol)
         leads_on = service.connect or Transparent.DESTINATION in service.transparent
-        if leads_on or service.exec is not None:
+        if leads_on or service.exec is not None or _asks_for_target(service):
             return service
         header = service.proxy.send or primary.proxy.send  # which the target expects, or not
         return dataclasses.replace(

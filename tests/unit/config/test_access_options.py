@@ -110,6 +110,19 @@ def test_the_target_of_another_service_gets_the_header_that_it_expects(
 
 
 @pytest.mark.parametrize(
+    ("primary", "check"),
+    [
+        (SERVER + "acceptProxy = yes\ntrustProxy = ::1", "ident = joe"),
+        (UNIX, "ident = joe"),
+        (UNIX, "allowFrom = ::1"),
+    ],
+)
+def test_checks_that_every_client_of_another_service_fails(primary: str, check: str) -> None:
+    (found,) = errors(f"[a]\n{primary}\n[b]\nsni = a:b.example.com\ncert = y\n{check}\n")
+    assert "lets nobody in: the clients of service [a] have no" in found
+
+
+@pytest.mark.parametrize(
     ("text", "warning"),
     [
         (SERVER + "trustProxy = 10.0.0.1", '"trustProxy" has no effect without "acceptProxy = yes"'),
