@@ -88,6 +88,8 @@ class AccessControl:
         if ends.source is None:
             if self._service.access.ident is not None:
                 raise RefusedError("ident", "it has no address, and so no ident server")
+            if self._wrappers is not None:
+                log.notice("libwrap is not asked: the client has no address")
         elif self._asks:
             await self._ask_wrappers(ends.source, log)
             await self._ask_ident(ends, log)
