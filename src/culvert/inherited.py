@@ -170,7 +170,9 @@ def take() -> Inherited:
         else:
             _refuse_listening(0)
             streams = StandardStreams()
-            taken = Inherited(streams, _client_of(0), streams.output, _is_gone(0))
+            # Where one of them is a pipe, the other one's client is the client.
+            address, gone = _client_of(0) or _client_of(1), _is_gone(0) or _is_gone(1)
+            taken = Inherited(streams, address, streams.output, gone)
     except OSError as error:
         where = "Standard input and output" if passed is None else "The socket that systemd passed"
         raise ConfigurationError.single(

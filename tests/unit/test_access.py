@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from culvert import config
 from culvert.access import AccessControl, NetworkSet
 from culvert.config.networks import network
+from culvert.libwrap import TcpWrappers
 from culvert.negotiate.script import Ends
 from culvert.refusals import RefusedError
 from culvert.resolve import InternetAddress
@@ -94,6 +96,16 @@ def test_a_client_without_an_address_has_no_ident_server_that_could_name_it(tmp_
         asyncio.run(access.admit(Ends(None, None), written.channel))
     written.close()
     assert refused.value.key == "ident"
+
+
+@pytest.mark.skipif(find_library("wrap") is None, reason="there is no libwrap")
+def test_that_libwrap_is_not_asked_for_a_client_without_an_address_is_told(tmp_path: Path) -> None:
+    """As in inetd mode on pipes: nobody could know from the configuration."""
+    (service,) = config.loads("connect = 2\ncert = server.pem\nlibwrap = yes\n", "test.conf").services
+    written = Written(tmp_path / "log")
+    asyncio.run(AccessControl(service, TcpWrappers()).admit(Ends(None, None), written.channel))
+    written.close()
+    assert "libwrap is not asked: the client has no address" in written.text
 
 
 @given(

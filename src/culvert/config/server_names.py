@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from culvert.config.derived import server_name
+from culvert.config.derived import implied_protocols, server_name
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.model import Service, Transparent
@@ -121,7 +121,11 @@ def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
             return service
         primary = by_name[service.server_names[0].primary]
         if service.protocol is None and primary.protocol and primary.protocol.name not in INSIDE_TLS:
-            service = dataclasses.replace(service, protocol=primary.protocol)
+            service = dataclasses.replace(
+                service,
+                protocol=primary.protocol,
+                alpn=service.alpn or implied_protocols(primary.protocol.name),
+            )
         leads_on = service.connect or Transparent.DESTINATION in service.transparent
         if leads_on or service.exec is not None or _asks_for_target(service):
             return service

@@ -180,3 +180,12 @@ def test_a_socks_proxy_takes_no_end_of_its_primary(end: str) -> None:
     _, proxy = loaded(primary + secondary("main:a.example", more="protocol = socks\n")).services
     assert (proxy.connect, proxy.exec, proxy.proxy.send) == ((), None, None)
     assert proxy.transparent is Transparent.NONE
+
+
+def test_a_protocol_comes_from_the_primary_with_what_it_offers_by_alpn() -> None:
+    """A psql that begins with TLS takes no server that does not choose its protocol."""
+    primary = PRIMARY + "protocol = pgsql\n"
+    _, other, own = loaded(
+        primary + secondary("main:a.example") + secondary("main:b.example", more="alpn = h2\n", name="own")
+    ).services
+    assert (other.alpn, own.alpn) == (("postgresql",), ("h2",))
