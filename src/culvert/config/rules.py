@@ -39,9 +39,24 @@ def check_service(draft: Draft, findings: Findings, *, inetd: bool) -> None:
     """Report everything that is wrong or unsafe in one service."""
     if not (check_inetd(draft, findings, has_sink=_has_sink(draft)) if inetd else _ends(draft, findings)):
         return
+    if not inetd:
+        _socket_owner(draft, findings)
     for rule, options in _RULES:
         if not any(draft.spoilt(option) for option in options):
             rule(draft, findings)
+
+
+def _socket_owner(draft: Draft, findings: Findings) -> None:
+    if draft.spoilt("accept") or isinstance(draft.value("accept"), UnixPath):
+        return
+    for option in ("setuid", "setgid"):
+        if draft.has_own(option):
+            findings.warning(
+                f'"{option}" has no effect here: in a service it is for a Unix socket to accept on, and for '
+                "the daemon it stands above the first [service]",
+                draft.where(option),
+                draft.name,
+            )
 
 
 def check_names(drafts: Iterable[Draft], findings: Findings) -> None:

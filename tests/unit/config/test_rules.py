@@ -153,3 +153,17 @@ def test_a_client_has_no_address_for_a_unix_socket_that_it_is_redirected_to() ->
     text = f"[s]\n{SERVER}{TRUST}verifyChain = yes\nredirect = /run/elsewhere\ntransparent = source\n"
     (found,) = errors(text)
     assert "a Unix socket has none" in found
+
+
+@pytest.mark.parametrize("option", ["setuid", "setgid"])
+def test_an_owner_is_for_a_unix_socket(option: str) -> None:
+    (finding,) = findings(f"[a]\n{SERVER}{option} = daemon\n")
+    assert finding.startswith(f'5: "{option}" has no effect here')
+    assert findings(f"{option} = daemon\n[a]\n{SERVER}") == []
+    assert findings(f"[a]\n{SERVER.replace('accept = 1', 'accept = /run/a')}{option} = daemon\n") == []
+
+
+def test_what_services_share_is_said_once() -> None:
+    second = SERVER.replace("accept = 1", "accept = 3")
+    (finding,) = findings(f"sslVersionMin = TLSv1.1\n[a]\n{SERVER}[b]\n{second}")
+    assert finding.startswith("1: TLSv1.1 is insecure")
