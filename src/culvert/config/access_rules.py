@@ -165,6 +165,15 @@ def check_clients_by_name(drafts: Sequence[Draft], findings: Findings) -> None:
             if primary is None or primary is draft:
                 continue
             allowed = sources(draft, "allowFrom")
+            nameless = _on_unix_socket(primary) and not primary.value("acceptProxy")
+            for option in ("libwrap", "maxConnectionsPerIP") if nameless else ():
+                if draft.has_own(option) and draft.value(option):
+                    findings.warning(
+                        f'"{option}" has no effect here: the clients of service [{primary.name}] '
+                        "have no address",
+                        draft.where(option),
+                        draft.name,
+                    )
             if draft.value("ident") is not None and (
                 primary.value("acceptProxy") or _on_unix_socket(primary)
             ):

@@ -90,8 +90,8 @@ def _check_protocols(draft: Draft, primary: Draft, findings: Findings) -> None:
         )
     if spoken not in CONNECTING_FIRST:
         return
-    for option in ("connect", "exec", "redirect"):
-        if draft.has_own(option):
+    for option in ("connect", "exec", "redirect", "transparent"):
+        if draft.has_own(option) and draft.value(option) is not Transparent.NONE:
             findings.error(
                 f'"{option}" cannot go with "sni" here: service [{primary.name}] speaks '
                 f'"protocol = {spoken}" and has connected to its target before the client names a server',

@@ -129,6 +129,8 @@ def test_checks_that_every_client_of_another_service_fails(primary: str, check: 
         (UNIX + "acceptProxy = yes\ntrustProxy = ::1", '"trustProxy" has no effect on a Unix socket'),
         (UNIX + "libwrap = yes", '"libwrap" has no effect on a Unix socket'),
         ("connect = 1\nexec = /bin/cat\ncert = x\ndenyFrom = ::1", '"denyFrom" has no effect here'),
+        (UNIX + "[b]\nsni = s:b.example.com\ncert = y\nlibwrap = yes", '"libwrap" has no effect here'),
+        (UNIX + "[b]\nsni = s:b.example\ncert = y\nmaxConnectionsPerIP = 1", '"maxConnectionsPerIP" has no'),
         (SERVER + "protocol = smtp\nproxyProtocol = v2", '"proxyProtocol = v2" tells nothing of TLS'),
     ],
 )

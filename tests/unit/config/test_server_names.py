@@ -189,3 +189,10 @@ def test_a_protocol_comes_from_the_primary_with_what_it_offers_by_alpn() -> None
         primary + secondary("main:a.example") + secondary("main:b.example", more="alpn = h2\n", name="own")
     ).services
     assert (other.alpn, own.alpn) == (("postgresql",), ("h2",))
+
+
+@pytest.mark.parametrize("way", ["source", "destination"])
+def test_how_a_target_is_reached_cannot_be_changed_once_it_is(way: str) -> None:
+    text = PRIMARY + "protocol = smtp\n" + secondary("main:a.example", more=f"transparent = {way}\n")
+    (found,) = errors(text)
+    assert '"transparent" cannot go with "sni" here' in found
