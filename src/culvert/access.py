@@ -85,7 +85,12 @@ class AccessControl:
     async def admit(self, ends: Ends, log: Channel) -> None:
         """Hold that a client may come in, whatever that has to be asked. Raises RefusedError."""
         self.check(ends.source)
-        if self._asks and ends.source is not None:
+        if self._service.access.ident is not None and None in (ends.source, ends.destination):
+            raise RefusedError("ident", "it has no connection that an ident server could know of")
+        if ends.source is None:
+            if self._wrappers is not None:
+                log.notice("libwrap is not asked: the client has no address")
+        elif self._asks:
             await self._ask_wrappers(ends.source, log)
             await self._ask_ident(ends, log)
 

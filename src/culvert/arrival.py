@@ -22,9 +22,8 @@ async def arrive(shared: Shared, accepted: Stream, address: InternetAddress | No
     Exactly the header's bytes are taken from the stream. Raises RefusedError.
     """
     shared.access.check_connecting(address)
-    ends = Ends(None, None)
-    if address is not None and isinstance(accepted, socket.socket):
-        ends = Ends(address, accepted.getsockname())
+    here = accepted.getsockname() if address is not None and isinstance(accepted, socket.socket) else None
+    ends = Ends(address, here)
     return (await _header(shared, accepted) or ends) if shared.config.proxy.accept else ends
 
 

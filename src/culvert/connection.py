@@ -244,7 +244,7 @@ class Connection:
         if target is not None:
             return self._reached(*await shared.requested.connect(target, self.log, source))
         reached = await shared.connector.connect(self.log, source, towards)
-        return self._reached(*reached, shared.connector.release)
+        return self._reached(*reached, shared.connector.release if towards is None else None)
 
     def _reached(
         self, sock: socket.socket, endpoint: Endpoint, leave: Callable[[Endpoint], None] | None = None

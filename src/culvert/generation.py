@@ -342,8 +342,8 @@ class _Build:
         if self._previous is None:
             main.notice(self._reading)
         for finding in configuration.findings:
-            # A finding on a service names it, in the words that monitors look for.
-            text = finding.message if finding.service is not None else str(finding)
+            # What names its service has the words that monitors look for; the rest needs its line.
+            text = finding.message if finding.message.startswith("Service [") else str(finding)
             main.write(_LEVELS[finding.severity], text)
         if self._descriptors is not None:
             demand = Demand.of(configuration.options, configuration.services)

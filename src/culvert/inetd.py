@@ -34,6 +34,9 @@ class InetdProcess:
         """
         passed = inherited.take()
         self._generation = self._build(None)
+        if passed.gone:
+            self._log.info("The client broke off before it could be served")
+            return ExitStatus.OK
         self._generation.close_jail()
         try:
             # Not uvloop: see `inherited`.

@@ -146,11 +146,13 @@ class StandardStreams:
 @dataclass(frozen=True, slots=True)
 class Inherited:
     """A connection that was handed over. `address` is its client's, where it came over the internet;
-    `output` is the descriptor to wait for before the stream can be written."""
+    `output` is the descriptor to wait for before the stream can be written. `gone` is for a client of the
+    internet that has broken off: nobody can tell any more where it came from."""
 
     stream: InheritedSocket | StandardStreams
     address: InternetAddress | None
     output: int
+    gone: bool = False
 
 
 def take() -> Inherited:
@@ -170,7 +172,9 @@ def take() -> Inherited:
         else:
             _refuse_listening(0)
             streams = StandardStreams()
-            taken = Inherited(streams, _client_of(0), streams.output)
+            # Where one of them is a pipe, the other one's client is the client.
+            address, gone = _client_of(0) or _client_of(1), _is_gone(0) or _is_gone(1)
+            taken = Inherited(streams, address, streams.output, gone)
     except OSError as error:
         where = "Standard input and output" if passed is None else "The socket that systemd passed"
         raise ConfigurationError.single(
@@ -222,7 +226,8 @@ def _connected(number: int) -> Inherited:
     sock = InheritedSocket(fileno=os.dup(number))
     if number >= FIRST_PASSED:
         os.close(number)
-    return Inherited(sock, _client_of(sock.fileno()), sock.fileno())
+    fd = sock.fileno()
+    return Inherited(sock, _client_of(fd), fd, _is_gone(fd))
 
 
 def _refuse_listening(number: int) -> None:
@@ -250,6 +255,17 @@ def _client_of(number: int) -> InternetAddress | None:
         except OSError:
             return None
         return address if sock.family in _INTERNET else None
+
+
+def _is_gone(number: int) -> bool:
+    """Whether a client of the internet has reset its connection.
+
+    It has no address any more by which it could be judged, and what it sent before can be read all the same.
+    """
+    if not _is_socket(number):
+        return False
+    with socket.socket(fileno=os.dup(number)) as sock:
+        return sock.family in _INTERNET and _client_of(number) is None
 
 
 def _let_go(numbers: Sequence[int]) -> None:

@@ -270,6 +270,7 @@ class Binder:
                 + "; ".join(f"{one.address}: {one.reason} ({one.errno})" for one in refusals),
                 service.where("accept"),
                 service.name,
+                _advice(refusals),
             )
         return Listener(service, owner, tuple(found), tuple(refusals))
 
@@ -359,6 +360,13 @@ def _reason(error: OSError) -> str:
             f"{os_reason(error)}, it overlaps with what the running configuration accepts on: restart for it"
         )
     return os_reason(error)
+
+
+def _advice(refusals: Iterable[Refusal]) -> str | None:
+    """What to do where an address could not be had."""
+    if any(refusal.errno == errno.EACCES for refusal in refusals):
+        return "a port below 1024 takes root, or the capability CAP_NET_BIND_SERVICE"
+    return None
 
 
 def _addresses(service: Service, address: HostPort) -> Iterator[tuple[int, InternetAddress]]:

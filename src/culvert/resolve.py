@@ -20,4 +20,8 @@ def resolve(host: str, port: int | str, *, passive: bool = False) -> list[tuple[
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except ValueError:  # a NUL in it, or of the idna codec: an empty label, one of more than 63 characters
         raise socket.gaierror(socket.EAI_NONAME, "This cannot be a host name") from None
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_SERVICE:
+            raise socket.gaierror(error.errno, f"/etc/services has no port named {port}") from None
+        raise
     return [(int(family), sockaddr) for family, _, _, _, sockaddr in found]

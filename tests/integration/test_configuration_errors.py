@@ -115,6 +115,12 @@ class TestLines:
         assert f'{path}:1: "{line}": ' in told
         assert "OpenSSL" in told or "Windows" in told
 
+    def test_a_file_without_a_section(self, path: Path, certificates: Certificates, port: int) -> None:
+        path.write_text(service(certificates, port).replace("[echo]\n", ""))
+        told = refused(path)
+        assert "accept" in told
+        assert "section" in told
+
     def test_a_service_without_its_ends(self, path: Path, certificates: Certificates, port: int) -> None:
         path.write_text(f"{HEADER}[alone]\nclient = yes\naccept = 127.0.0.1:{port}\n")
         assert "alone" in refused(path)

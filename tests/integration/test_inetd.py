@@ -30,6 +30,7 @@ from .peers import (
     pattern,
     read_all,
     read_exactly,
+    reset,
     server_context,
 )
 
@@ -303,6 +304,38 @@ def test_a_failed_handshake_is_no_failed_process(tmp_path: Path, server: str) ->
         outer.sendall(b"GET / HTTP/1.0\r\n\r\n")
         outer.shutdown(socket.SHUT_WR)
         assert any("SSL_accept" in line for line in process.wait())
+
+
+@pytest.mark.parametrize("end", ["input", "output"])
+def test_a_client_on_one_of_two_descriptors_is_judged(tmp_path: Path, server: str, end: str) -> None:
+    """The other one is a pipe, which has no address."""
+    ours, theirs = tcp_pair()
+    reading, writing = os.pipe()
+    pair = (theirs.detach(), writing) if end == "input" else (reading, theirs.detach())
+    other = reading if end == "input" else writing
+    with ours, Handed(tmp_path, f"{server}exec = /bin/cat\nallowFrom = 127.0.0.0/8\n", *pair) as process:
+        address = ours.getsockname()
+        process.await_log(rf"accepted connection from {address[0]}:{address[1]}$")
+        ours.shutdown(socket.SHUT_WR)
+        os.close(other)
+        process.wait()
+
+
+@pytest.mark.parametrize("access", ["denyFrom = 127.0.0.0/8", "acceptProxy = yes\ntrustProxy = 192.0.2.1"])
+def test_a_client_that_broke_off_is_not_served(tmp_path: Path, client: str, access: str) -> None:
+    """It has no address any more for the rules, and what it sent could still be read and carried."""
+    ours, theirs = tcp_pair()
+    ours.sendall(b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n" if "Proxy" in access else b"sent all the same\n")
+    reset(ours)
+    fd = theirs.detach()
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        options = f"{client}connect = localhost:{target.getsockname()[1]}\n{access}\n"
+        with Handed(tmp_path, options, fd, fd) as process:
+            lines = process.wait()
+        target.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            target.accept()
+    assert any("broke off before it could be served" in line for line in lines)
 
 
 def test_a_listening_socket_is_refused(tmp_path: Path, server: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from .harness import Culvert, eventually
 from .openssl import s_client, shown
 from .outcomes import ELSEWHERE, PASSES, REDIRECTED, WELCOME, Row, Sayer, Table, played, servers
+from .peers import TlsPeer, client_context, dial, read_exactly
 from .pki import Pki
 from .refusals import refuse, remarks
 
@@ -108,6 +109,51 @@ def test_protocols_that_greet_in_clear_are_refused(pki: Pki, tmp_path: Path, pro
     with Sayer(WELCOME) as welcome, Sayer(ELSEWHERE) as elsewhere:
         text = section(pki, "s", welcome, elsewhere, f"protocol = {protocol}\n")
         refuse(tmp_path, text, rf"(?i)culvert\.conf:\d+: .*(redirect.*{protocol}|{protocol}.*redirect)")
+
+
+GREETINGS = {
+    "pgsql": (b"\0\0\0\x08\x04\xd2\x16\x2f", b"S"),
+    "cifs": (b"\x81\0\0\0", b"\x83\0\0\x01\x8e"),
+}
+"""What a client says in clear to each protocol, and what it is answered."""
+
+TARGETS = {
+    "plain": "",
+    "header": "proxyProtocol = v2\n",
+    "pgsql": "protocol = pgsql\n",
+    "cifs": "protocol = cifs\n",
+    "socks": "protocol = socks\nsocksAllow = 127.0.0.0/8\n",
+    "destination": "transparent = destination\n",
+}
+"""Ways by which those who pass come to their target."""
+
+
+@pytest.mark.parametrize("name", ["", "chosen.example"])
+@pytest.mark.parametrize("way", TARGETS)
+def test_no_way_leads_a_redirected_client_to_the_target(
+    culvert: Start, pki: Pki, way: str, name: str
+) -> None:
+    said, answer = GREETINGS.get(way, (b"", b""))
+    with Sayer(WELCOME) as welcome, Sayer(ELSEWHERE) as elsewhere:
+        text = section(pki, "s", welcome, elsewhere, TARGETS[way])
+        if name:  # what counts is then the section that the client is handed on to
+            first = "" if said == b"" else f"protocol = {way}\n"
+            leaf = pki.kinds["good"]
+            text = text.replace("[s]\naccept = 127.0.0.1:0\n", f"[chosen]\nsni = s:{name}\n") + (
+                f"[s]\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{welcome.port}\n{first}"
+                f"cert = {leaf.cert}\nkey = {leaf.key}\n"
+            )
+        daemon = culvert(text)
+        with dial(daemon.port("s")) as sock:
+            sock.sendall(said)
+            assert sock.recv(len(answer)) == answer if answer else True
+            client = TlsPeer(sock, client_context(), server=False, name=name)
+            client.handshake()
+            client.send(b"\x05\x01\0\x05\x01\0\x01\x7f\0\0\x01" + welcome.port.to_bytes(2, "big"))
+            assert read_exactly(client, len(ELSEWHERE)) == ELSEWHERE
+        daemon.await_log(SAID)
+        assert not daemon.log.find(rf"connecting 127\.0\.0\.1:{welcome.port}\b")
+        assert not welcome.everything()
 
 
 def test_redirect_in_client_mode_is_refused(tmp_path: Path) -> None:

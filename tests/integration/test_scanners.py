@@ -18,8 +18,10 @@ import pytest
 from .certificates import Certificates
 from .harness import Culvert, require
 
-LIMIT = 55
+LIMIT = 150
 """Seconds for one run of a scanner, below the time that a test may take."""
+
+pytestmark = pytest.mark.timeout(LIMIT + 30)
 
 HARMLESS = {"OK", "INFO", "LOW", "DEBUG"}
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+from ctypes.util import find_library
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,8 +14,12 @@ from hypothesis import strategies as st
 from culvert import config
 from culvert.access import AccessControl, NetworkSet
 from culvert.config.networks import network
+from culvert.libwrap import TcpWrappers
+from culvert.negotiate.script import Ends
 from culvert.refusals import RefusedError
 from culvert.resolve import InternetAddress
+
+from .connect.targets import Written
 
 
 def control(lines: str, accept: str = "1") -> AccessControl:
@@ -79,6 +86,26 @@ def test_a_client_whose_proxy_tells_no_address_is_not_among_those_allowed() -> N
     access = control("acceptProxy = yes\nallowFrom = 10.0.0.0/8", "/run/s")
     with pytest.raises(RefusedError):
         access.check(None)
+
+
+def test_a_client_without_an_address_has_no_ident_server_that_could_name_it(tmp_path: Path) -> None:
+    """Rules see to it where the service accepts by a Unix socket itself; others can hand such a client on."""
+    access = control("ident = joe")
+    written = Written(tmp_path / "log")
+    with pytest.raises(RefusedError) as refused:
+        asyncio.run(access.admit(Ends(None, None), written.channel))
+    written.close()
+    assert refused.value.key == "ident"
+
+
+@pytest.mark.skipif(find_library("wrap") is None, reason="there is no libwrap")
+def test_that_libwrap_is_not_asked_for_a_client_without_an_address_is_told(tmp_path: Path) -> None:
+    """As in inetd mode on pipes: nobody could know from the configuration."""
+    (service,) = config.loads("connect = 2\ncert = server.pem\nlibwrap = yes\n", "test.conf").services
+    written = Written(tmp_path / "log")
+    asyncio.run(AccessControl(service, TcpWrappers()).admit(Ends(None, None), written.channel))
+    written.close()
+    assert "libwrap is not asked: the client has no address" in written.text
 
 
 @given(

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from culvert import config, libwrap
 from culvert.cli.faults import printable
+from culvert.cli.surroundings import examine
 from culvert.config.model import Configuration, Service
 from culvert.descriptors import Demand
 from culvert.errors import ConfigurationError, Diagnostic, Location, Severity
@@ -60,7 +61,8 @@ def check(file: str, now: datetime.datetime) -> Report:
         finding for service in configuration.services for finding in _examine(service, configuration, now)
     ]
     own = _own_certificates(configuration.services, now)
-    return Report(file, (*configuration.findings, *_shortage(configuration), *_merged(found)), own)
+    around = (*configuration.findings, *examine(configuration), *_shortage(configuration))
+    return Report(file, (*around, *_merged(found)), own)
 
 
 def _shortage(configuration: Configuration) -> Iterator[Diagnostic]:
@@ -84,8 +86,10 @@ def _examine(
     service: Service, configuration: Configuration, now: datetime.datetime
 ) -> tuple[Diagnostic, ...]:
     chroot = configuration.options.chroot
-    ca_path = inside(chroot, service.ca_path) if service.ca_path is not None else None
-    findings = inspect(service, ca_path, now)
+    ca_path, crl_path = (
+        inside(chroot, path) if path is not None else None for path in (service.ca_path, service.crl_path)
+    )
+    findings = inspect(service, ca_path, crl_path, now)
     if any(finding.severity is Severity.ERROR for finding in findings):
         return findings
     return (*findings, *_prove(service))

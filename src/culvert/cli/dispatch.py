@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,10 @@ STUNNEL_NAMES = ("stunnel", "stunnel4")
 
 def main() -> int:
     """The entry point of the console script: returns the exit status."""
+    if not sys.warnoptions:
+        # A library's words to programmers, as on a root with serial number 0 in a distribution's bundle: the
+        # operator can do nothing about them, and a log's readers would take them for a fault.
+        warnings.filterwarnings("ignore", module=r"culvert\.")
     return guard(lambda: dispatch(sys.argv))
 
 

@@ -153,6 +153,47 @@ def check_announcing(draft: Draft, findings: Findings) -> None:
         )
 
 
+def check_clients_by_name(drafts: Sequence[Draft], findings: Findings) -> None:
+    """Report checks that fail for every client whom another service hands on by its server name."""
+    by_name = {draft.name: draft for draft in drafts}
+    for draft in drafts:
+        if draft.value("client") or draft.mentions("accept"):
+            continue
+        for primary in dict.fromkeys(
+            by_name.get(server_name(entry.value).primary) for entry in draft.entries("sni")
+        ):
+            if primary is None or primary is draft:
+                continue
+            allowed = sources(draft, "allowFrom")
+            nameless = _on_unix_socket(primary) and not primary.value("acceptProxy")
+            for option in ("libwrap", "maxConnectionsPerIP") if nameless else ():
+                if draft.has_own(option) and draft.value(option):
+                    findings.warning(
+                        f'"{option}" has no effect here: the clients of service [{primary.name}] '
+                        "have no address",
+                        draft.where(option),
+                        draft.name,
+                    )
+            if draft.value("ident") is not None and (
+                primary.value("acceptProxy") or _on_unix_socket(primary)
+            ):
+                findings.error(
+                    f'"ident" lets nobody in: the clients of service [{primary.name}] have no connection '
+                    "with this machine that an ident server of theirs could know of",
+                    draft.where("ident"),
+                    draft.name,
+                )
+            elif (
+                not primary.value("acceptProxy") and _on_unix_socket(primary) and allowed and not allowed.unix
+            ):
+                findings.error(
+                    f'"allowFrom" lets nobody in: the clients of service [{primary.name}] have no address',
+                    draft.where("allowFrom"),
+                    draft.name,
+                    'add "unix" to it, or leave it out',
+                )
+
+
 def check_inherited_targets(drafts: Sequence[Draft], findings: Findings) -> None:
     """Report headers to the target of the service that clients are taken from, where there can be none."""
     by_name = {draft.name: draft for draft in drafts}

@@ -183,11 +183,17 @@ def proxied_target(draft: Draft) -> HostPort | None:
 
 
 def application_protocols(draft: Draft) -> tuple[str, ...]:
-    """What ALPN chooses from. PostgreSQL's clients may begin with TLS, and then insist on its protocol."""
+    """What ALPN chooses from."""
     chosen: tuple[str, ...] = draft.value("alpn")
-    if chosen or draft.value("client") or draft.value("protocol") != "pgsql":
-        return chosen
-    return (POSTGRESQL_ALPN,)
+    return chosen if chosen or draft.value("client") else implied_protocols(draft.value("protocol"))
+
+
+def implied_protocols(protocol: str | None) -> tuple[str, ...]:
+    """What a server that speaks this `protocol` offers by ALPN where its file does not say.
+
+    PostgreSQL's clients may begin with TLS, and then insist on it.
+    """
+    return (POSTGRESQL_ALPN,) if protocol == "pgsql" else ()
 
 
 def versions(draft: Draft) -> tuple[TlsVersion, TlsVersion]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from culvert.errors import Diagnostic, Location, Severity
 
 MAX_ERRORS = 100
@@ -12,7 +14,7 @@ class Findings:
     """Collects diagnostics; each line must have been announced by `place` before it is complained about."""
 
     def __init__(self) -> None:
-        self._found: list[Diagnostic] = []
+        self._found: dict[tuple[Severity, str, Location | None], Diagnostic] = {}
         self._errors = 0
         self._order: dict[tuple[str, int], int] = {}
 
@@ -24,13 +26,19 @@ class Findings:
         self, message: str, where: Location | None, service: str | None = None, hint: str | None = None
     ) -> None:
         self._errors += 1
-        self._found.append(Diagnostic(Severity.ERROR, message, where, service, hint))
+        self._add(Diagnostic(Severity.ERROR, message, where, service, hint))
 
     def warning(self, message: str, where: Location, service: str | None = None) -> None:
-        self._found.append(Diagnostic(Severity.WARNING, message, where, service))
+        self._add(Diagnostic(Severity.WARNING, message, where, service))
 
     def note(self, message: str, where: Location, service: str | None = None) -> None:
-        self._found.append(Diagnostic(Severity.NOTE, message, where, service))
+        self._add(Diagnostic(Severity.NOTE, message, where, service))
+
+    def _add(self, finding: Diagnostic) -> None:
+        """Keep it once: one that several services share, by a line above them all, names none of them."""
+        known = self._found.setdefault((finding.severity, finding.message, finding.location), finding)
+        if known.service != finding.service:
+            self._found[finding.severity, finding.message, finding.location] = replace(known, service=None)
 
     @property
     def failed(self) -> bool:
@@ -43,7 +51,7 @@ class Findings:
 
     def in_order(self) -> tuple[Diagnostic, ...]:
         """Everything found, by line; findings on one line stay in the order in which they were made."""
-        return tuple(sorted(self._found, key=self._rank))
+        return tuple(sorted(self._found.values(), key=self._rank))
 
     def _rank(self, diagnostic: Diagnostic) -> int:
         where = diagnostic.location

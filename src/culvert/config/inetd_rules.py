@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
+from culvert.config.model import Failover
 
 _OF_A_DAEMON = {
+    "healthCheck": "nothing is done but for the one client",
     "pid": "there is no daemon",
     "watch": "nothing is reloaded",
     "workers": "one process serves one connection",
@@ -47,6 +49,18 @@ def _check_daemon_options(draft: Draft, findings: Findings) -> None:
             findings.warning(
                 f'"{name}" has no effect without a [service] section: {reason}', draft.where(name)
             )
+    if draft.mentions("exec") and draft.value("retry"):
+        findings.warning(
+            '"retry" has no effect without a [service] section: one client is served',
+            draft.where("retry"),
+        )
+    order: Failover = draft.value("failover")
+    if order is not Failover.PRIO and not draft.value("delay"):
+        findings.warning(
+            f'"failover = {order.value}" has no effect without a [service] section: '
+            "each process begins with the first target",
+            draft.where("failover"),
+        )
     for entry in draft.entries("socket"):
         if entry.value.target == "a":
             findings.warning(

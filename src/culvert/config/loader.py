@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 
-from culvert.config.access_rules import check_inherited_targets
+from culvert.config.access_rules import check_clients_by_name, check_inherited_targets
 from culvert.config.derived import connection_limits, derived_fields
 from culvert.config.draft import Draft, Entry
 from culvert.config.findings import MAX_ERRORS, Findings
@@ -77,6 +77,7 @@ class _Reader:
         check_names(drafts, self._findings)
         check_addresses(drafts, self._findings)
         check_primaries(drafts, self._findings)
+        check_clients_by_name(drafts, self._findings)
         check_inherited_targets(drafts, self._findings)
         check_daemon_limits(self._defaults, self._sections, self._findings)
 

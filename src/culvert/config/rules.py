@@ -39,9 +39,24 @@ def check_service(draft: Draft, findings: Findings, *, inetd: bool) -> None:
     """Report everything that is wrong or unsafe in one service."""
     if not (check_inetd(draft, findings, has_sink=_has_sink(draft)) if inetd else _ends(draft, findings)):
         return
+    if not inetd:
+        _socket_owner(draft, findings)
     for rule, options in _RULES:
         if not any(draft.spoilt(option) for option in options):
             rule(draft, findings)
+
+
+def _socket_owner(draft: Draft, findings: Findings) -> None:
+    if draft.spoilt("accept") or isinstance(draft.value("accept"), UnixPath):
+        return
+    for option in ("setuid", "setgid"):
+        if draft.has_own(option):
+            findings.warning(
+                f'"{option}" has no effect here: in a service it is for a Unix socket to accept on, and for '
+                "the daemon it stands above the first [service]",
+                draft.where(option),
+                draft.name,
+            )
 
 
 def check_names(drafts: Iterable[Draft], findings: Findings) -> None:
@@ -130,7 +145,9 @@ def _targets(draft: Draft, findings: Findings) -> None:
     if draft.value("delay") and draft.entries("failover") and draft.value("failover") is not Failover.PRIO:
         findings.note('"delay = yes" makes it "failover = prio"', draft.where("failover"), draft.name)
     for option in ("failover", "healthCheck"):
-        if draft.has_own(option) and not (_has_sink(draft) or _accepts_by_name(draft)):
+        spoilt = any(draft.spoilt(name) for name in _OTHER_SINKS)
+        leads = spoilt or draft.mentions("connect") or draft.mentions("redirect")
+        if draft.has_own(option) and not (leads or _accepts_by_name(draft)):
             findings.warning(f'"{option}" has no effect without "connect"', draft.where(option), draft.name)
 
 
@@ -329,7 +346,7 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (check_protocol, ("client", "protocol", "protocolAuthentication")),
     (check_access, ACCESS_OPTIONS),
     (check_announcing, ACCESS_OPTIONS),
-    (check_transparent, ("accept", "connect", "exec", "local", "protocol", "transparent")),
+    (check_transparent, ("accept", "connect", "exec", "local", "protocol", "redirect", "transparent")),
     (check_proxies, ("client", "protocol", "socksAllow", "protocolHost", *_TRUST)),
     (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),

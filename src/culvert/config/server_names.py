@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from culvert.config.derived import server_name
+from culvert.config.derived import implied_protocols, server_name
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.model import Service, Transparent
@@ -90,8 +90,8 @@ def _check_protocols(draft: Draft, primary: Draft, findings: Findings) -> None:
         )
     if spoken not in CONNECTING_FIRST:
         return
-    for option in ("connect", "exec", "redirect"):
-        if draft.has_own(option):
+    for option in ("connect", "exec", "redirect", "transparent"):
+        if draft.has_own(option) and draft.value(option) is not Transparent.NONE:
             findings.error(
                 f'"{option}" cannot go with "sni" here: service [{primary.name}] speaks '
                 f'"protocol = {spoken}" and has connected to its target before the client names a server',
@@ -106,6 +106,12 @@ def _has_target(draft: Draft) -> bool:
     return own or draft.spoilt("protocol") or draft.value("protocol") == CLIENT_CHOOSES_TARGET
 
 
+def _asks_for_target(service: Service) -> bool:
+    """Whether its clients name their targets: the primary's program or target, and the header that it
+    expects, are none of theirs."""
+    return service.protocol is not None and service.protocol.name == CLIENT_CHOOSES_TARGET
+
+
 def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
     """The services, those without a target of their own with that of the service they take clients from."""
     by_name = {service.name: service for service in services}
@@ -115,9 +121,13 @@ def with_inherited_ends(services: Sequence[Service]) -> tuple[Service, ...]:
             return service
         primary = by_name[service.server_names[0].primary]
         if service.protocol is None and primary.protocol and primary.protocol.name not in INSIDE_TLS:
-            service = dataclasses.replace(service, protocol=primary.protocol)
+            service = dataclasses.replace(
+                service,
+                protocol=primary.protocol,
+                alpn=service.alpn or implied_protocols(primary.protocol.name),
+            )
         leads_on = service.connect or Transparent.DESTINATION in service.transparent
-        if leads_on or service.exec is not None:
+        if leads_on or service.exec is not None or _asks_for_target(service):
             return service
         header = service.proxy.send or primary.proxy.send  # which the target expects, or not
         return dataclasses.replace(

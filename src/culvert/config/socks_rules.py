@@ -15,6 +15,8 @@ _ALL_PORTS = (0, 65535)
 
 
 def _rule(text: str) -> SocksRule:
+    if re.search(r"[, \t]", text):
+        raise BadValue("one target", "a line of its own for each")
     where, ports = _split(text)
     if where == "*":
         return SocksRule(SocksKind.ANY, "", ports, text)

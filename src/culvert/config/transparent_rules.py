@@ -40,7 +40,8 @@ def _reason_against(draft: Draft, value: Transparent) -> str | None:
         return "needs clients with an internet address, and those of a Unix socket have none"
     if Transparent.SOURCE in value and draft.mentions("local"):
         return 'cannot go with "local": both say from where to connect'
-    if Transparent.SOURCE in value and any(isinstance(to, UnixPath) for to in draft.value("connect")):
+    targets = (*draft.value("connect"), draft.value("redirect"))
+    if Transparent.SOURCE in value and any(isinstance(to, UnixPath) for to in targets):
         return "needs a target with an internet address, and a Unix socket has none"
     if Transparent.DESTINATION in value and draft.value("protocol") in _CHOOSE_THE_TARGET:
         return f'cannot go with "protocol = {draft.value("protocol")}": both say where to connect'

@@ -92,7 +92,8 @@ class Connector:
     ) -> tuple[socket.socket, Endpoint]:
         """A connected non-blocking socket and where it leads; `release` that when the connection is over.
 
-        `source` is from where, in place of `local`; `towards` is where to, in place of the service's targets.
+        `source` is from where, in place of `local`; `towards` is where to, in place of the service's targets:
+        then nothing is to be released.
         Raises ConnectError when no target answers.
         """
         legs = self._legs() if towards is None else [self._given(towards)]
@@ -108,6 +109,8 @@ class Connector:
         report = ClientReport(log, blamed)
         plan = Plan(legs, timeout, self._admit, self._reserve if towards is None else _nothing, source)
         sock, backend = await Race(self.loop, self.dialer, self.lookups, report, plan).run(attempt)
+        if towards is None:
+            self._by_address[backend.endpoint.target].hold(backend)
         return sock, backend.endpoint
 
     def _first_attempt(self, legs: list[Leg], log: Channel, source: Source | None) -> Attempt | None:

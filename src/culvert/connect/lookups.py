@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 
 from culvert.address import Address
@@ -33,22 +33,38 @@ class Lookups:
         self._loop = loop
         self._find = find
         self._under_way: dict[Address, Answer] = {}
-        self._queue: deque[tuple[Address, Answer]] = deque()
+        self._queue: dict[Address, Answer] = {}
+        self._waiting: Counter[Address] = Counter()
         self._running = 0
 
     def start(self, target: Address) -> Answer:
-        """What the target turns out to stand for, or OSError. It is shared, and so not to be cancelled."""
+        """What the target turns out to stand for, or OSError. It is shared, and so not to be cancelled:
+        whoever does not wait for it any more says so by `leave`.
+        """
         answer = self._under_way.get(target)
         if answer is None:
             answer = self._under_way[target] = self._loop.create_future()
             answer.add_done_callback(_seen)
-            self._queue.append((target, answer))
-            self._run_next()
+            self._queue[target] = answer
+        self._waiting[target] += 1
+        self._run_next()
         return answer
+
+    def leave(self, target: Address, answer: Answer) -> None:
+        """Wait no more. A look-up that nobody waits for is not begun: those of clients that have given up
+        would hold up the others for hours.
+        """
+        if self._under_way.get(target) is not answer:
+            return
+        self._waiting[target] -= 1
+        if not self._waiting[target] and self._queue.pop(target, None) is not None:
+            self._forget(target)
+            answer.cancel()
 
     def _run_next(self) -> None:
         if self._queue and self._running < THREAD_LIMIT:
-            target, answer = self._queue.popleft()
+            target = next(iter(self._queue))
+            answer = self._queue.pop(target)
             self._running += 1
             try:
                 threading.Thread(target=self._look_up, args=(target, answer), daemon=True).start()
@@ -66,14 +82,19 @@ class Lookups:
 
     def _finish(self, target: Address, answer: Answer, found: tuple[Endpoint, ...] | Exception) -> None:
         self._running -= 1
-        del self._under_way[target]
+        self._forget(target)
         if isinstance(found, Exception):
             answer.set_exception(found)
         else:
             answer.set_result(found)
         self._run_next()
 
+    def _forget(self, target: Address) -> None:
+        del self._under_way[target]
+        self._waiting.pop(target, None)
+
 
 def _seen(answer: Answer) -> None:
     """Have an answer that nobody waits for any more fail in silence."""
-    answer.exception()
+    if not answer.cancelled():
+        answer.exception()

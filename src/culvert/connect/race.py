@@ -270,9 +270,10 @@ class Race:
         return self._failure or ConnectError("No address to connect", Unreached.UNRESOLVED)
 
     def _close(self) -> None:
-        """Give up what is still under way: a look-up goes on for whoever else waits for it."""
+        """Give up what is still under way: a look-up goes on if others wait for it."""
         for attempt in self._pending:
             self._loop.remove_writer(attempt.sock.fileno())
             attempt.drop()
-        for answer in self._looking:
+        for answer, target in self._looking.items():
             answer.remove_done_callback(self._wake)
+            self._lookups.leave(target.address, answer)

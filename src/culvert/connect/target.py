@@ -84,6 +84,15 @@ class Target:
         """Whether none of its addresses answers."""
         return all(backend.failures for backend in self.backends)
 
+    def hold(self, backend: Backend) -> None:
+        """A connection has reached this address, which a look-up may have taken away on the way there.
+
+        To be called before anything else is waited for: `release` counts by the address alone.
+        """
+        known = self._known.setdefault(backend.endpoint, backend)
+        if known is not backend:  # it has come back
+            known.open += 1
+
     def release(self, endpoint: Endpoint) -> None:
         """One connection to this address is over."""
         backend = self._known[endpoint]

@@ -128,6 +128,7 @@ class Upkeep:
         try:
             await asyncio.wait([answer])  # which leaves it alone when it is cancelled itself
         finally:
+            self._connector.lookups.leave(target.address, answer)
             target.busy = False
             target.looked_up = self._loop.time()
         try:

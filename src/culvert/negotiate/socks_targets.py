@@ -3,7 +3,8 @@
 Judged is an address, after the name was resolved: a name says nothing of where it leads. Without a rule every
 address may be reached that belongs to somebody else; with `socksAllow` those that a rule permits. In both
 cases loopback, link-local and multicast addresses and this machine's own ones need a rule that means them:
-one with the name itself, or with a network that has nothing else in it.
+one with a network that has nothing else in it, or with the name itself. Of names only localhost means the
+loopback (RFC 6761, 6.3), and none a link-local address: whoever owns a name could lead it there.
 """
 
 from __future__ import annotations
@@ -57,11 +58,12 @@ class SocksTargets:
         `own` says that the address is one of this machine's.
         """
         where = unwrapped(address)
-        what = _special(where) or ("an address of this machine" if own else None)
+        special = _special(where)
+        what = special or ("an address of this machine" if own else None)
         rules = list(self._permitting(host, where, port))
         if self._rules and not rules:
             return _unpermitted(host, port)
-        if what is None or any(self._means(rule, where) for rule in rules):
+        if what is None or any(self._means(rule, where, named=special is None) for rule in rules):
             return None
         return f"SOCKS connection to {what} rejected"
 
@@ -74,10 +76,13 @@ class SocksTargets:
         network = self._networks.get(rule.value)
         return rule.kind is SocksKind.NETWORK and network is not None and where in network
 
-    def _means(self, rule: SocksRule, where: IpAddress) -> bool:
-        """Whether the operator had this very address in mind, or the special network that it is in."""
+    def _means(self, rule: SocksRule, where: IpAddress, *, named: bool) -> bool:
+        """Whether the operator had this very address in mind, or the special network that it is in.
+
+        `named` says that the name of a host is enough for that.
+        """
         if rule.kind is SocksKind.HOST:
-            return True
+            return named or (where.is_loopback and _is_localhost(rule.value))
         network = self._networks.get(rule.value) if rule.kind is SocksKind.NETWORK else None
         if network is None:
             return False
@@ -92,6 +97,10 @@ def _unpermitted(host: str, port: int) -> str:
 
 def _special(where: IpAddress) -> str | None:
     return next((name for name, network in _SPECIAL if where in network), None)
+
+
+def _is_localhost(name: str) -> bool:
+    return f".{name}".endswith(".localhost")
 
 
 def _within(network: IpNetwork, other: IpNetwork) -> bool:

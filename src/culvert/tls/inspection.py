@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import os
+import re
 import stat
 import warnings
 from collections.abc import Sequence
@@ -35,19 +36,22 @@ FILE_LIMIT = 16 << 20
 """The largest file that is read; the CA bundle of a distribution has a quarter of a megabyte."""
 
 
-def inspect(service: Service, ca_path: Path | None, now: datetime.datetime) -> tuple[Diagnostic, ...]:
+def inspect(
+    service: Service, ca_path: Path | None, crl_path: Path | None, now: datetime.datetime
+) -> tuple[Diagnostic, ...]:
     """The findings on the files of one service. Raises nothing.
 
-    `ca_path` is where the service's CApath lies for this process, which is outside of a jail; `now` is an
-    aware time.
+    `ca_path` and `crl_path` are where the service's CApath and CRLpath lie for this process, which is outside
+    of a jail; `now` is an aware time.
     """
     inspector = _Inspector(service, now)
     if service.cert is not None:
         inspector.inspect_identity(service.cert)
     if service.ca_file is not None:
         inspector.inspect_trusted(service.ca_file)
-    if ca_path is not None:
-        inspector.inspect_directory(ca_path)
+    for option, folder in (("CApath", ca_path), ("CRLpath", crl_path)):
+        if folder is not None:
+            inspector.inspect_directory(option, folder)
     inspector.inspect_secrets()
     return tuple(inspector.findings)
 
@@ -106,13 +110,13 @@ class _Inspector:
         if opened is not None:
             self._warn("PSKsecrets", opened, f"chmod go= {self._service.psk_secrets}")
 
-    def inspect_directory(self, path: Path) -> None:
+    def inspect_directory(self, option: str, path: Path) -> None:
         try:
             reason = None if stat.S_ISDIR(path.stat().st_mode) else "it is no directory"
         except (OSError, ValueError) as error:
             reason = _reason(error)
         if reason is not None:
-            self._warn("CApath", f"{path} cannot be searched: {reason}")
+            self._warn(option, f"{path} cannot be searched: {reason}")
 
     def load_chain(self, file: _File) -> tuple[tuple[_Certificate, ...], bytes | None]:
         """The certificates of cert's file and, of a PKCS#12 file, the public half of its key."""
@@ -206,7 +210,7 @@ class _Inspector:
                 mode = os.fstat(stream.fileno()).st_mode
                 data = stream.read(FILE_LIMIT + 1) if stat.S_ISREG(mode) else b""
         except (OSError, ValueError) as error:
-            self._error(option, f"{path} cannot be read: {_reason(error)}")
+            self._error(option, f"{path} cannot be read: {_reason(error)}", _comment_in(path))
             return None
         if len(data) > FILE_LIMIT:
             self._error(option, f"{path} is larger than {FILE_LIMIT >> 20} MiB")
@@ -273,6 +277,13 @@ class _Certificate:
         except UnsupportedAlgorithm:
             return self.certificate.issuer == issuer.certificate.subject
         return True
+
+
+def _comment_in(path: str) -> str | None:
+    """What to do about a path that looks as if a comment stood behind it."""
+    if re.search(r"[ \t][;#]", path) is None:
+        return None
+    return "a path may hold spaces, and so a comment is a part of it: give the comment a line of its own"
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

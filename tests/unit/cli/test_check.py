@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import datetime
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from ..identities import Identity, issue, write
 from .command import culvert
@@ -146,3 +153,81 @@ def test_a_missing_file_is_a_finding(tmp_path: Path) -> None:
     (finding,) = json.loads(result.stdout)["findings"]
     assert "No such file or directory" in finding["message"]
     assert finding["path"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        ("chroot = /nonexistent", "The chroot directory /nonexistent does not exist"),
+        ("output = /nonexistent/log", "the folder /nonexistent does not exist"),
+        ("pid = /nonexistent/pid", "the folder /nonexistent does not exist"),
+        ("setuid = no-such-user", "There is no user 'no-such-user' on this system"),
+        ("setgid = no-such-group", "There is no group 'no-such-group' on this system"),
+    ],
+)
+def test_what_a_start_would_miss_is_an_error(tmp_path: Path, cert: Path, option: str, wrong: str) -> None:
+    status, report = check(tmp_path / "bad.conf", f"{option}\n{server(cert)}")
+    (finding,) = report["findings"]
+    assert (status, finding["severity"], finding["line"]) == (1, "error", 1)
+    assert finding["message"] == wrong
+
+
+def test_the_folder_of_a_log_is_meant_inside_the_jail(tmp_path: Path, cert: Path) -> None:
+    status, report = check(tmp_path / "bad.conf", f"chroot = {tmp_path}\noutput = /log/a\n{server(cert)}")
+    (finding,) = report["findings"]
+    assert (status, finding["line"]) == (1, 2)
+    assert finding["message"] == f"the folder {tmp_path}/log does not exist"
+    assert "chroot" in finding["hint"]
+
+
+@pytest.mark.parametrize(
+    ("program", "wrong"), [("/nonexistent", "does not exist"), ("/etc/passwd", "is not executable")]
+)
+def test_a_program_that_cannot_run_is_a_warning(tmp_path: Path, cert: Path, program: str, wrong: str) -> None:
+    path = tmp_path / "program.conf"
+    status, report = check(path, server(cert).replace("connect = 1", f"exec = {program}"))
+    (finding,) = report["findings"]
+    assert (status, finding["severity"], finding["line"]) == (0, "warning", 3)
+    assert finding["message"] == f"the program {program} {wrong}"
+
+
+def test_a_folder_of_revocation_lists_that_is_not_there(tmp_path: Path, cert: Path) -> None:
+    options = f"CAfile = {cert}\nverifyChain = yes\nCRLpath = /nonexistent\n"
+    status, report = check(tmp_path / "lists.conf", server(cert, options))
+    (finding,) = report["findings"]
+    assert (status, finding["severity"], finding["line"]) == (0, "warning", 7)
+
+
+def test_a_comment_behind_a_path_is_named_as_the_cause(tmp_path: Path, cert: Path) -> None:
+    status, report = check(tmp_path / "comment.conf", server(cert, "CAfile = /etc/ca.pem ; mine\n"))
+    (finding,) = report["findings"]
+    assert (status, finding["line"]) == (1, 5)
+    assert "comment" in finding["hint"]
+
+
+def test_an_odd_root_in_a_bundle_is_the_librarys_concern(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    root = tmp_path / "root.pem"
+    root.write_bytes(_with_serial_zero(key))
+    client = f"[a]\nclient = yes\naccept = 0\nconnect = 1\nverifyPeer = yes\nCAfile = {root}\n"
+    status, report = check(tmp_path / "odd.conf", client)
+    assert (status, report["findings"]) == (0, [])
+
+
+def _with_serial_zero(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A certificate as no builder makes one any more: the serial number is cut down to 0 after the signing,
+    which nobody verifies in a root.
+    """
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=400))
+        .sign(key, hashes.SHA256())
+    )
+    der = made.public_bytes(Encoding.DER)
+    assert der.count(b"\xa0\x03\x02\x01\x02\x02\x01\x01") == 1
+    odd = der.replace(b"\xa0\x03\x02\x01\x02\x02\x01\x01", b"\xa0\x03\x02\x01\x02\x02\x01\x00")
+    body = base64.encodebytes(odd).decode()
+    return f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n".encode()

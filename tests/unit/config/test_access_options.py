@@ -110,12 +110,27 @@ def test_the_target_of_another_service_gets_the_header_that_it_expects(
 
 
 @pytest.mark.parametrize(
+    ("primary", "check"),
+    [
+        (SERVER + "acceptProxy = yes\ntrustProxy = ::1", "ident = joe"),
+        (UNIX, "ident = joe"),
+        (UNIX, "allowFrom = ::1"),
+    ],
+)
+def test_checks_that_every_client_of_another_service_fails(primary: str, check: str) -> None:
+    (found,) = errors(f"[a]\n{primary}\n[b]\nsni = a:b.example.com\ncert = y\n{check}\n")
+    assert "lets nobody in: the clients of service [a] have no" in found
+
+
+@pytest.mark.parametrize(
     ("text", "warning"),
     [
         (SERVER + "trustProxy = 10.0.0.1", '"trustProxy" has no effect without "acceptProxy = yes"'),
         (UNIX + "acceptProxy = yes\ntrustProxy = ::1", '"trustProxy" has no effect on a Unix socket'),
         (UNIX + "libwrap = yes", '"libwrap" has no effect on a Unix socket'),
         ("connect = 1\nexec = /bin/cat\ncert = x\ndenyFrom = ::1", '"denyFrom" has no effect here'),
+        (UNIX + "[b]\nsni = s:b.example.com\ncert = y\nlibwrap = yes", '"libwrap" has no effect here'),
+        (UNIX + "[b]\nsni = s:b.example\ncert = y\nmaxConnectionsPerIP = 1", '"maxConnectionsPerIP" has no'),
         (SERVER + "protocol = smtp\nproxyProtocol = v2", '"proxyProtocol = v2" tells nothing of TLS'),
     ],
 )

@@ -128,3 +128,42 @@ def test_ends() -> None:
         '1: a service has two ends: "accept" with "connect" or "exec", or "exec" with "connect"; '
         'this one has only "accept"'
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("healthCheck = 5\nconnect = 2", '"healthCheck" has no effect without a [service] section'),
+        ("failover = rr\nconnect = 2", '"failover = rr" has no effect without a [service] section'),
+        ("retry = yes\nexec = /bin/cat", '"retry" has no effect without a [service] section'),
+        ("[s]\naccept = 1\ntransparent = destination\nhealthCheck = 5", '"healthCheck" has no effect'),
+        ("[s]\naccept = 1\nprotocol = socks\nfailover = rr", '"failover" has no effect'),
+    ],
+)
+def test_what_watches_over_targets_has_no_effect_where_there_are_none(text: str, warning: str) -> None:
+    assert any(warning in found for found in findings(f"{text}\ncert = server.pem\n"))
+
+
+def test_what_a_client_is_redirected_to_can_be_watched_over() -> None:
+    program = "[s]\naccept = 1\nexec = /bin/cat\ncert = server.pem\nverifyChain = yes\n"
+    assert findings(f"{program}{TRUST}redirect = 3\nhealthCheck = 5\n") == []
+
+
+def test_a_client_has_no_address_for_a_unix_socket_that_it_is_redirected_to() -> None:
+    text = f"[s]\n{SERVER}{TRUST}verifyChain = yes\nredirect = /run/elsewhere\ntransparent = source\n"
+    (found,) = errors(text)
+    assert "a Unix socket has none" in found
+
+
+@pytest.mark.parametrize("option", ["setuid", "setgid"])
+def test_an_owner_is_for_a_unix_socket(option: str) -> None:
+    (finding,) = findings(f"[a]\n{SERVER}{option} = daemon\n")
+    assert finding.startswith(f'5: "{option}" has no effect here')
+    assert findings(f"{option} = daemon\n[a]\n{SERVER}") == []
+    assert findings(f"[a]\n{SERVER.replace('accept = 1', 'accept = /run/a')}{option} = daemon\n") == []
+
+
+def test_what_services_share_is_said_once() -> None:
+    second = SERVER.replace("accept = 1", "accept = 3")
+    (finding,) = findings(f"sslVersionMin = TLSv1.1\n[a]\n{SERVER}[b]\n{second}")
+    assert finding.startswith("1: TLSv1.1 is insecure")

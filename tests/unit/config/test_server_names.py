@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from culvert import config
 from culvert.address import HostPort
 from culvert.config import Configuration
-from culvert.config.model import ServerName
+from culvert.config.model import ServerName, Transparent
 from culvert.errors import ConfigurationError
 
 from .reading import PATH, errors, findings, service
@@ -169,3 +169,30 @@ def test_any_text_is_a_pattern_or_an_error(text: str) -> None:
     (name,) = other.server_names
     assert name.pattern.isascii()
     assert name.pattern == name.pattern.lower() != ""
+
+
+@pytest.mark.parametrize(
+    "end", ["connect = 2\nproxyProtocol = v1", "exec = /bin/cat", "transparent = destination"]
+)
+def test_a_socks_proxy_takes_no_end_of_its_primary(end: str) -> None:
+    """Its clients would get the program, or their targets a PROXY header."""
+    primary = f"[main]\naccept = 1\ncert = main.pem\n{end}\n"
+    _, proxy = loaded(primary + secondary("main:a.example", more="protocol = socks\n")).services
+    assert (proxy.connect, proxy.exec, proxy.proxy.send) == ((), None, None)
+    assert proxy.transparent is Transparent.NONE
+
+
+def test_a_protocol_comes_from_the_primary_with_what_it_offers_by_alpn() -> None:
+    """A psql that begins with TLS takes no server that does not choose its protocol."""
+    primary = PRIMARY + "protocol = pgsql\n"
+    _, other, own = loaded(
+        primary + secondary("main:a.example") + secondary("main:b.example", more="alpn = h2\n", name="own")
+    ).services
+    assert (other.alpn, own.alpn) == (("postgresql",), ("h2",))
+
+
+@pytest.mark.parametrize("way", ["source", "destination"])
+def test_how_a_target_is_reached_cannot_be_changed_once_it_is(way: str) -> None:
+    text = PRIMARY + "protocol = smtp\n" + secondary("main:a.example", more=f"transparent = {way}\n")
+    (found,) = errors(text)
+    assert '"transparent" cannot go with "sni" here' in found

@@ -66,3 +66,10 @@ def test_good(text: str, kind: SocksKind, value: str, ports: tuple[int, int]) ->
 def test_bad(text: str) -> None:
     with pytest.raises(BadValue):
         SOCKS_RULE.parse(text)
+
+
+@pytest.mark.parametrize("text", ["a.example, b.example", "a.example b.example", "10.0.0.0/8,::1"])
+def test_each_target_has_its_line(text: str) -> None:
+    with pytest.raises(BadValue) as caught:
+        SOCKS_RULE.parse(text)
+    assert caught.value.hint == "a line of its own for each"

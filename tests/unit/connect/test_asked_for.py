@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from dataclasses import dataclass
 
 import pytest
 
 from culvert.address import HostPort
+from culvert.connect import Endpoint
+from culvert.connect.lookups import THREAD_LIMIT
 from culvert.errors import BackendError, ConnectError, Unreached
 from culvert.resolve import SocketAddress
 
@@ -162,5 +165,33 @@ def test_an_address_may_take_the_place_of_the_targets(run: Run, log: Written) ->
             with pytest.raises(ConnectError):
                 await connector.connect(log.channel, towards=("127.0.0.1", given.port))
             assert connector.states()[0].failures == 0
+
+    run(main())
+
+
+def test_names_that_nobody_waits_for_any_more_hold_up_nobody(run: Run, log: Written) -> None:
+    """Clients can ask for names whose servers never answer, and be gone, faster than these time out."""
+
+    async def main() -> None:
+        with Listening() as asked:
+            names = Names(**{"good.test": (endpoint("good.test", asked, asked.port),)})
+            names.hold.clear()
+            connector = connector_of(service(LINE), log, names=names)
+
+            def ask(name: str) -> asyncio.Task[tuple[socket.socket, Endpoint]]:
+                target = HostPort(name, asked.port)
+                return asyncio.create_task(connector.connect_to(target, anything, log.channel))
+
+            gone = [ask(f"slow{number}.test") for number in range(THREAD_LIMIT + 50)]
+            waiting = ask("good.test")
+            while len(names.asked) < THREAD_LIMIT:
+                await asyncio.sleep(0.01)
+            for task in gone:
+                task.cancel()
+            await asyncio.wait(gone)
+            names.hold.set()
+            sock, _ = await waiting
+            sock.close()
+            assert names.asked[THREAD_LIMIT:] == ["good.test"]
 
     run(main())

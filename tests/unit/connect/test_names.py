@@ -309,3 +309,31 @@ def test_states_name_a_target_without_an_address(run: Run, log: Written) -> None
             assert states == {"name.test:1": "", f"127.0.0.1:{only.port}": f"127.0.0.1:{only.port}"}
 
     run(main())
+
+
+def test_an_address_that_is_gone_when_it_is_reached_is_counted_all_the_same(run: Run, log: Written) -> None:
+    """The name moves while a connection is on its way through the addresses that it had."""
+
+    async def main() -> None:
+        with Listening() as hesitant, Listening() as old, Listening() as new:
+            hesitant.silence()
+            first, second, moved = (endpoint("name.test", one, 1) for one in (hesitant, old, new))
+            connector = connector_of(service(LINE), log, ((first, second),))
+            (target,) = connector.targets
+            # The address stays away, or comes back meanwhile.
+            for times, back in enumerate(((moved,), (moved, second)), 1):
+                target.adopt((first, second), 0.0)
+                connector.health.reached(target.backends[0])
+                on_its_way = asyncio.create_task(connector.connect(log.channel))
+                while log.attempts(hesitant.port) < times:
+                    await asyncio.sleep(0.01)
+                target.adopt((moved,), 0.0)
+                target.adopt(back, 0.0)
+                sock, found = await on_its_way
+                with sock:
+                    assert found == second
+                    assert sum(state.open for state in connector.states()) == (second in back)
+                connector.release(found)
+                assert not [state for state in connector.states() if state.open]
+
+    run(main())

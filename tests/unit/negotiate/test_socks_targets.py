@@ -104,6 +104,17 @@ def test_a_wide_rule_leaves_loopback_closed(rule: str) -> None:
     assert refusal((rule,), "127.0.0.1") == "SOCKS connection to the IPv4 loopback rejected"
 
 
+@pytest.mark.parametrize("address", SPECIAL)
+def test_the_owner_of_a_permitted_name_cannot_lead_it_to_a_special_address(address: str) -> None:
+    assert refusal(("name.test",), address) == f"SOCKS connection to {SPECIAL[address]} rejected"
+
+
+def test_localhost_means_the_loopback_alone() -> None:
+    assert refusal(("db.localhost",), "127.0.0.1", "db.localhost") is None
+    assert refusal(("localhost",), "169.254.169.254", "localhost") is not None
+    assert refusal(("notlocalhost",), "127.0.0.1", "notlocalhost") is not None
+
+
 def test_this_machine_needs_a_rule_with_its_address_or_name() -> None:
     assert refusal(("10.0.0.0/8",), "10.0.0.5", own=True) is not None
     assert refusal(("10.0.0.5",), "10.0.0.5", own=True) is None

@@ -29,7 +29,7 @@ def inspect_server(folder: Path, options: str, ca_path: Path | None = None) -> l
     """The findings on a server service with these options, of which each stands on a line of its own."""
     text = f"[tunnel]\naccept = 127.0.0.1:0\nconnect = 1\n{options}\n"
     service = config.loads(text, str(folder / "server.conf")).services[0]
-    return list(inspect(service, ca_path, NOW))
+    return list(inspect(service, ca_path, None, NOW))
 
 
 def only(findings: list[Diagnostic], severity: Severity, line: str, words: str) -> Diagnostic:

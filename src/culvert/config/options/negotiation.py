@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from culvert.config.options.option import Option, Scope
-from culvert.config.protocols import AUTHENTICATION, SIDES
+from culvert.config.protocols import AUTHENTICATION, SIDES, UNSUPPORTED
 from culvert.config.socks_rules import SOCKS_RULE
-from culvert.config.values import NAME, OCSP_FLAG, SECONDS, TEXT, URL, YES_NO, one_of
+from culvert.config.values import NAME, OCSP_FLAG, SECONDS, TEXT, URL, YES_NO, Form, listed, one_of
 
-_PROTOCOLS = one_of(*SIDES)
+_SPOKEN = tuple(name for name in SIDES if name not in UNSUPPORTED)
+# Those that are not spoken are read all the same, for an error of their own that gives the reason.
+_PROTOCOLS = Form(listed(_SPOKEN), one_of(*SIDES).parse)
 _AUTHENTICATION = one_of(*sorted({way for ways in AUTHENTICATION.values() for way in ways}))
 
 _OCSP_SIGNING_FLAGS = frozenset({"NOCERTS", "NOTIME", "RESPID_KEY"})
@@ -25,7 +27,7 @@ NEGOTIATION = (
         "protocol",
         Scope.SERVICE,
         _PROTOCOLS,
-        "protocol to speak before TLS",
+        f"{'|'.join(_SPOKEN)} to speak around the handshake",
         service_fields=("protocol",),
     ),
     Option(
