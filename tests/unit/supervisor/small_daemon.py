@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogMode
+from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogFormat, LogMode
 from culvert.errors import ConfigurationError, Location
 from culvert.jail import Place
 from culvert.log import FileSink, Log
@@ -34,6 +34,7 @@ OPTIONS = GlobalOptions(
     fips=False,
     foreground=Foreground.QUIET,
     log=LogMode.APPEND,
+    log_format=LogFormat.TEXT,
     output=None,
     pid=None,
     service="culvert",
