@@ -22,6 +22,7 @@ from culvert.log.patience import Patience
 
 SYSLOG_PATH = "/dev/log"
 _RECONNECT_PAUSE = 1.0
+_NOTICE_PAUSE = 1.0
 
 
 class Losses:
@@ -61,19 +62,16 @@ class FileSink:
     def write(self, entry: Entry, line: bytes) -> None:
         """Write one entry; `line` is what `Lines.line` made of it."""
         losses = self.losses
-        if losses.untold:
+        data = self._start(entry.level) + line + b"\n"
+        if losses.untold:  # in one write with the line: a full pipe may have room for the smaller of two
             told = losses.entry(entry.facility)
-            if not self._put(told.level, self._lines.line(told)):
-                losses.add()
-                return
+            data = self._start(told.level) + self._lines.line(told) + b"\n" + data
+        if self._put(b"\n" + data if self._torn else data):
             losses.untold = 0
-        if not self._put(entry.level, line):
+        else:
             losses.add()
 
-    def _put(self, level: int, line: bytes) -> bool:
-        data = self._start(level) + line + b"\n"
-        if self._torn:
-            data = b"\n" + data
+    def _put(self, data: bytes) -> bool:
         try:
             try:
                 written = self._send(data)
@@ -151,7 +149,7 @@ class SyslogSink:
         self._lines = TextLines() if lines is None else lines
         self._patience = Patience()
         self._socket = _datagram_socket()
-        self._next_attempt = 0.0
+        self._next_attempt = self._next_notice = 0.0
         self._connect()
 
     @property
@@ -160,13 +158,14 @@ class SyslogSink:
 
     def write(self, entry: Entry, line: bytes) -> None:
         """Send one entry; `line` is what `Lines.line` made of it."""
-        losses = self.losses
-        if losses.untold:
+        losses, now = self.losses, time.monotonic()
+        if losses.untold and now >= self._next_notice:  # or a slow reader would hear of little else
             told = losses.entry(entry.facility)
             if not self._put(told, self._lines.line(told)):
                 losses.add()
                 return
             losses.untold = 0
+            self._next_notice = now + _NOTICE_PAUSE
         if not self._put(entry, line):
             losses.add()
 
