@@ -10,7 +10,7 @@ import asyncio
 
 from culvert.log import Channel, Level
 
-HOLD = 1.0
+HOLD = 0.5
 """Seconds for which lines are held back: probes leave sooner, clients have spoken by then."""
 
 

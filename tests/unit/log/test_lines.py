@@ -43,7 +43,6 @@ def test_any_text_gives_one_line(text: str, ident: str) -> None:
 
 @pytest.mark.parametrize("character", ['"', "\\", "\udcff", "é", "\x00"])
 def test_the_summary_of_a_connection_fits_into_one_write_to_a_pipe(character: str) -> None:
-    long = character * 5000
     fields: dict[str, str | int | float | bool | None] = dict.fromkeys(
         ("peer", "target", "sni", "alpn", "identity", "rule"), character * 5000
     )

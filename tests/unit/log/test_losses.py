@@ -8,13 +8,13 @@ import os
 import pty
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from culvert.config.model import Debug
-from culvert.log import SYSLOG_PATH, Channel, FileSink, Log, SyslogSink, TextLines
+from culvert.log import Channel, FileSink, Log, TextLines
 from culvert.log.patience import MOST
 from culvert.log.sinks import standard_stream
 
@@ -38,7 +38,7 @@ def as_stderr(fd: int) -> Iterator[FileSink]:
     sink.close()
 
 
-def flood(sink: FileSink | SyslogSink, lines: int = 400) -> tuple[Channel, Log, float]:
+def flood(sink: FileSink, lines: int = 400) -> tuple[Channel, Log, float]:
     """Write more than anything in between can hold; the seconds that it took."""
     log = Log([sink])
     main = log.channel(DEBUG, "main")
@@ -140,52 +140,3 @@ def test_a_child_tells_nothing_of_its_parents_losses(tmp_path: Path) -> None:
     assert in_child(child) == (0, "")
     assert log.lost() == {"file": 5}
     log.close()
-
-
-class TestSyslog:
-    @pytest.fixture
-    def listen(self) -> Iterator[Callable[[], socket.socket]]:
-        """Puts a syslogd there, in place of the one before."""
-        if os.path.lexists(SYSLOG_PATH):
-            pytest.skip("the machine has a /dev/log")
-        opened: list[socket.socket] = []
-
-        def listen() -> socket.socket:
-            Path(SYSLOG_PATH).unlink(missing_ok=True)
-            opened.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-            try:
-                opened[-1].bind(SYSLOG_PATH)
-            except OSError as error:
-                pytest.skip(f"/dev/log cannot be made: {error}")
-            opened[-1].settimeout(5)
-            return opened[-1]
-
-        yield listen
-        for one in opened:
-            one.close()
-        Path(SYSLOG_PATH).unlink(missing_ok=True)
-
-    def test_one_that_does_not_read_is_not_waited_for(self, listen: Callable[[], socket.socket]) -> None:
-        listen()
-        _, log, took = flood(SyslogSink("t"), 1000)
-        assert took < MOST + 2
-        assert log.lost()["syslog"]
-        log.close()
-
-    def test_one_that_restarts_is_told_what_was_lost(self, listen: Callable[[], socket.socket]) -> None:
-        first = listen()
-        main, log, _ = flood(SyslogSink("t"), 1)
-        first.recv(4096)
-        first.close()
-        main.notice("lost")
-        main.notice("lost")
-        again = listen()
-        log.reopen()
-        main.notice("again")
-        said = [again.recv(4096).decode().partition("LOG")[2] for _ in range(2)]
-        assert said == [
-            "4[main]: 2 log line(s) before this one could not be written",
-            "5[main]: again",
-        ]
-        assert log.lost() == {"syslog": 2}
-        log.close()
