@@ -29,7 +29,7 @@ LOGGED = {
     "revoked": (
         r"LOG4\[\S+\]: OCSP: Rejected \(revoked\)$",
         r"LOG4\[\S+\]: Rejected by OCSP at depth=0: C=CH, O=Test, CN=revoked$",
-        r"LOG3\[\S+\]: TLS handshake with server \S+ failed: certificate revoked: OCSP: since "
+        r"LOG3\[\S+\]: TLS handshake with (server )?\S+ failed: certificate revoked: OCSP: since "
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, reason: keyCompromise$",
     ),
     "unknown": (

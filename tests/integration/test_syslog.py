@@ -178,7 +178,7 @@ def test_it_is_found_again_after_a_restart(
 def test_what_it_did_not_hear_is_counted(
     syslogd: Syslogd, culvert: Callable[..., Culvert], certificates: Certificates
 ) -> None:
-    daemon = culvert(echo_service(certificates), header="foreground = yes\npid =\n", workers=1)
+    daemon = culvert(echo_service(certificates), header=HEADER + "debug = info\n", workers=1)
     syslogd.close()
     try:
         for _ in range(3):
