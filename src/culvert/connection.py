@@ -23,9 +23,10 @@ from culvert.config.model import Transparent
 from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
 from culvert.errors import BackendError, os_reason
-from culvert.log import Channel
+from culvert.log import Channel, Level
 from culvert.negotiate.script import Ends, LeftError, NegotiationError, Side, say
 from culvert.parting import AFTER_DRAIN, AFTER_FAILURE, part
+from culvert.presence import Presence
 from culvert.refusals import RefusedError
 from culvert.relay import Limits, Relay
 from culvert.resolve import InternetAddress, SocketAddress
@@ -33,6 +34,7 @@ from culvert.securing import Securing
 from culvert.shared import Shared
 from culvert.spawn import Program
 from culvert.stream import End, Stream
+from culvert.summary import Summary
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
 from culvert.transparent import ClientSource, original_destination
@@ -53,11 +55,13 @@ class Connection:
         "_accepted",
         "_address",
         "_addressed",
+        "_detail",
         "_endpoint",
         "_ends",
         "_leave",
         "_parting",
         "_place",
+        "_presence",
         "_program",
         "_relay",
         "_securing",
@@ -90,7 +94,11 @@ class Connection:
         if accepted is not None:
             self._streams[Side.CLIENT] = accepted
         self._place = place
-        self._securing = Securing(shared, shared.log.named(ident), ident, place)
+        self._detail: str | None = None
+        log = shared.log.named(ident)
+        speaks_first = accepted is not None and not shared.config.client
+        self._presence = Presence(log, shared.readiness.loop, speaks_first=speaks_first)
+        self._securing = Securing(shared, log, ident, self._presence, place)
         self._tls: Stream | None = None
         self._endpoint: Endpoint | None = None
         self._leave: Callable[[Endpoint], None] | None = None
@@ -117,26 +125,26 @@ class Connection:
         """Serve the connection to its end; whatever happens to it is logged here and goes no further."""
         end = End.RESET
         try:
-            end = await self._serve()
+            end = await self._serve_unless_silent()
         except TlsError as error:
             end = End.TLS_FAILED
-            self.log.error(str(error))
+            self._fail(str(error))
         except LeftError as error:
             end = End.LEFT
             self.log.info(f"{self.peer} left before TLS: {error}")
         except NegotiationError as error:
             end = End.NEGOTIATION_FAILED
             server = f" (server {self._target})" if Side.SERVER in self._streams else ""
-            self.log.error(f"Negotiation failed for {self.peer}{server}: {error}")
+            self._fail(f"Negotiation failed for {self.peer}{server}: {error}")
         except RefusedError as error:
             end = End.REFUSED
             self._log_refusal(error)
         except BackendError as error:
             if Side.CLIENT in self._addressed:
                 end = End.NEGOTIATION_FAILED  # it was told, and is not reset
-            self.log.error(str(error))
+            self._fail(str(error))
         except OSError as error:
-            self.log.error(f"{os_reason(error)} ({error.errno})")
+            self._fail(f"{os_reason(error)} ({error.errno})")
         except asyncio.CancelledError:
             end = End.CLOSED
             self._part_if_new()
@@ -163,6 +171,19 @@ class Connection:
         self._parting = not self._parting
         if self._parting:
             self.log.notice("Connection ended with its worker")
+
+    def _fail(self, reason: str) -> None:
+        self._detail = reason
+        self.log.error(reason)
+
+    async def _serve_unless_silent(self) -> End:
+        """As `_serve`; that a client leaves who has sent nothing is no failure."""
+        try:
+            return await self._serve()
+        except (TlsError, NegotiationError, RefusedError, OSError):
+            if self._presence.silent:
+                return End.SILENT
+            raise
 
     def describe(self, now: float) -> str:
         """One line for a list of connections."""
@@ -195,7 +216,7 @@ class Connection:
 
     async def _arrive(self, accepted: Stream) -> None:
         """Hold that the client may come in: the one whom the proxy in front of it names, if there is one."""
-        self._ends = await arrive(self._shared, accepted, self._address)
+        self._ends = await arrive(self._shared, accepted, self._address, self._presence)
         self._address = self._ends.source
         self.peer = _shown(self._shared, accepted, self._address)
         if self._place is not None and self._shared.config.proxy.accept and self._address is not None:
@@ -223,7 +244,7 @@ class Connection:
         stream, readiness = self._stream(side), self._shared.readiness
         if stream is self._tls:
             return TlsPeer(readiness, stream, self._securing.established)
-        return ClearPeer(readiness, stream)
+        return ClearPeer(readiness, stream, self._presence if side is Side.CLIENT else None)
 
     def name(self, side: Side) -> str:
         """How the log calls a side (of `Scene`)."""
@@ -346,7 +367,7 @@ class Connection:
             self._leave(self._endpoint)
         if self._program is not None:
             self._program.on_exit = None
-            if end not in (End.CLOSED, End.LEFT):
+            if end not in (End.CLOSED, End.LEFT, End.SILENT):
                 self._program.signal(signal.SIGHUP)  # its other end is gone, as a terminal would tell it
         if relay is not None:
             self._log_end(relay, end)
@@ -354,15 +375,34 @@ class Connection:
             counters.sent_to_tls += relay.sent_to_tls
             counters.sent_to_plain += relay.sent_to_plain
         counters.ended[end.value] += 1
+        unnoticed = self._presence.settle()
         if end is End.REFUSED:  # there may be many, and they have their line
             await self._close_streams(end)
             return
-        verb = "closed" if end in (End.CLOSED, End.LEFT, End.UNANSWERED) else "reset"
-        sent = (relay.sent_to_tls, relay.sent_to_plain) if relay is not None else (0, 0)
-        self.log.notice(f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket")
+        self._log_summary(end, Level.DEBUG if unnoticed else None)
         await self._close_streams(end)
         if self._securing.tap is not None:
             self._securing.tap.close()
+
+    def _log_summary(self, end: End, level: Level | None) -> None:
+        """The closing line in stunnel's words, and what else there is to tell: in its object, or a line."""
+        relay, log = self._relay, self.log
+        sent = (relay.sent_to_tls, relay.sent_to_plain) if relay is not None else (0, 0)
+        level, detailed = level or Level.NOTICE, level or Level.INFO
+        fields = None
+        if log.enabled(level if log.structured else detailed):
+            duration = self._shared.readiness.loop.time() - self.started
+            target = self._target if Side.SERVER in self._streams else None
+            detail = self._detail or (relay.reason if relay is not None else None)
+            summary = Summary(self.peer, target, end, detail, duration, sent, self._securing)
+            if log.structured:
+                fields = summary.fields()
+            else:
+                log.write(detailed, summary.text())
+        orderly = end in (End.CLOSED, End.LEFT, End.UNANSWERED, End.SILENT)
+        verb = "closed" if orderly else "reset"
+        line = f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket"
+        log.write(level, line, fields)
 
     def _log_end(self, relay: Relay, end: End) -> None:
         match end:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 READY = b"ready"
 """From a worker: it serves."""
 
@@ -35,13 +37,33 @@ LIST = b"list"
 LOG = b"log"
 """To a worker, with descriptors: go on logging to these (`Log.adopt`)."""
 
+LEVEL = b"level: "
+"""To a worker: log up to another level (`level_message`)."""
+
 MESSAGE_LIMIT = 1024
 """Bytes that hold any message; a longer reason is cut."""
 
 DESCRIPTOR_LIMIT = 8
 """More than a log has sinks."""
 
+NAME_LIMIT = 512
+"""Bytes of a service's name in a message: longer ones are told apart by as many."""
+
 
 def counted(word: bytes, connections: int) -> bytes:
     """A message that carries a number of connections."""
     return word + b"%d" % connections
+
+
+def level_message(level: int, service: str | None) -> bytes:
+    """LEVEL with its number, and the name of the service; None for the daemon and all of its services."""
+    name = b"" if service is None else b" " + service.encode()[:NAME_LIMIT]
+    return LEVEL + b"%d" % level + name
+
+
+def read_level(message: bytes, services: Iterable[str]) -> tuple[int, list[str | None]]:
+    """What `level_message` says to one who has these services: the level, and whose it is to be."""
+    number, _, name = message.removeprefix(LEVEL).partition(b" ")
+    if not name:
+        return int(number), [None]
+    return int(number), [service for service in services if service.encode()[:NAME_LIMIT] == name]

@@ -8,7 +8,9 @@ a stream that cannot be looked into (a terminal, a program's input) is read byte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from culvert.address import HostPort
@@ -27,6 +29,7 @@ from culvert.negotiate.script import (
     Side,
     Step,
 )
+from culvert.presence import Presence
 from culvert.readiness import Interest, Readiness
 from culvert.stream import Stream
 from culvert.tls.engine import RECORD, Engine, Status
@@ -221,14 +224,36 @@ class _Peer:
 
 
 class ClearPeer(_Peer):
-    """A side that is spoken to without TLS."""
+    """A side that is spoken to without TLS; `presence` is told what comes of it."""
+
+    def __init__(self, readiness: Readiness, stream: Stream, presence: Presence | None = None) -> None:
+        super().__init__(readiness, stream)
+        self._presence = presence
 
     async def _take(self, most: int, *, to_line_end: bool) -> bytes:
         buffer = bytearray(await self._line_part(most) if to_line_end else most)
-        count = await self._receive_into(buffer)
+        with self._attention():
+            count = await self._receive_into(buffer)
         if not count:
-            raise NegotiationError("closed the connection")
+            raise self._end()
+        if self._presence is not None:
+            self._presence.hear()
         return bytes(buffer[:count])
+
+    @contextlib.contextmanager
+    def _attention(self) -> Iterator[None]:
+        """Have it known where the stream breaks. A time-out is the clock's, and comes as a cancellation."""
+        try:
+            yield
+        except OSError:
+            if self._presence is not None:
+                self._presence.leave()
+            raise
+
+    def _end(self) -> NegotiationError:
+        if self._presence is not None:
+            self._presence.leave()
+        return NegotiationError("closed the connection")
 
     async def _line_part(self, most: int) -> int:
         """How many of the bytes that wait belong to this line: one, where that cannot be looked at."""
@@ -242,19 +267,23 @@ class ClearPeer(_Peer):
             return b""
         seen = await self._look(self._stream, 1)
         if not seen:
-            raise NegotiationError("closed the connection")
+            raise self._end()
+        if self._presence is not None:
+            self._presence.hear()
         return seen
 
     async def _look(self, stream: socket.socket, most: int) -> bytes:
         """What waits, which stays; nothing at the end of the stream."""
-        while True:
-            try:
-                return stream.recv(most, socket.MSG_PEEK)
-            except (BlockingIOError, InterruptedError):
-                await self._ready(reading=True)
+        with self._attention():
+            while True:
+                try:
+                    return stream.recv(most, socket.MSG_PEEK)
+                except (BlockingIOError, InterruptedError):
+                    await self._ready(reading=True)
 
     async def send(self, data: bytes) -> None:
-        await self._transmit(memoryview(data))
+        with self._attention():
+            await self._transmit(memoryview(data))
 
     def discard(self) -> int:
         discarded = 0
@@ -265,7 +294,7 @@ class ClearPeer(_Peer):
             except (BlockingIOError, InterruptedError):
                 return discarded
             if not count:
-                raise NegotiationError("closed the connection")
+                raise self._end()
             discarded += count
         raise NegotiationError(f"sent more than {DISCARD_LIMIT} bytes ahead of its turn")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from culvert.presence import Presence
 from culvert.readiness import Interest, Readiness
 from culvert.stream import Stream
 from culvert.tls.engine import Engine, Scratch
@@ -14,7 +15,9 @@ INPUT_LIMIT = 512 * 1024
 """Most bytes that a peer may send before its handshake is done: long certificate chains are below 100 kB."""
 
 
-async def read_hello(readiness: Readiness, stream: Stream, scratch: Scratch, timeout: float) -> ClientHello:
+async def read_hello(
+    readiness: Readiness, stream: Stream, scratch: Scratch, timeout: float, presence: Presence
+) -> ClientHello:
     """A client's first message, or what came in its place, within `timeout` seconds.
 
     Raises TimeoutError, or another OSError where the stream broke.
@@ -36,8 +39,11 @@ async def read_hello(readiness: Readiness, stream: Stream, scratch: Scratch, tim
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
+            presence.leave()
             end(error)
             return True
+        if count:
+            presence.hear()
         hello.feed(memoryview(scratch.received)[:count])
         if not count or hello.complete:
             interest.set(False, False)
@@ -70,6 +76,7 @@ class Handshake:
         "_finished",
         "_interest",
         "_loop",
+        "_presence",
         "_received",
         "_send_error",
         "_stream",
@@ -78,10 +85,14 @@ class Handshake:
         "_unsent",
     )
 
-    def __init__(self, readiness: Readiness, engine: Engine, stream: Stream) -> None:
+    def __init__(
+        self, readiness: Readiness, engine: Engine, stream: Stream, presence: Presence | None = None
+    ) -> None:
+        """`presence` is that of the client where this is the server's end."""
         self._loop = readiness.loop
         self._engine = engine
         self._stream = stream
+        self._presence = presence
         self._interest = Interest(
             readiness, stream.fileno(), self._readable, self._writable, on_failure=self._writable
         )
@@ -126,9 +137,16 @@ class Handshake:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
+            if self._presence is not None:
+                self._presence.leave()
             self._fail(error)
             return True
         self._taken += count
+        if self._presence is not None:
+            if count:
+                self._presence.hear()
+            else:
+                self._presence.leave()
         if not count:
             self._fail(self._send_error or self._engine.end_of_stream())
         elif self._taken > INPUT_LIMIT:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import socket
@@ -24,13 +23,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from culvert.description import open_anew
 from culvert.errors import ConfigurationError, os_reason
 from culvert.resolve import InternetAddress
 
 FIRST_PASSED = 3
 """Where the descriptors begin that systemd passes (sd_listen_fds(3))."""
 
-_TIOCGPTN = 0x80045430
 """The number of a pseudoterminal, which only its master has (ioctl_tty(2))."""
 
 _INTERNET = frozenset({socket.AF_INET, socket.AF_INET6})
@@ -56,7 +55,7 @@ class _Descriptor:
         """`flags` is O_RDONLY or O_WRONLY. Raises OSError where the descriptor is not open."""
         self._restore = False
         pollable = _pollable(number)
-        own = _open_anew(number, flags) if pollable else None
+        own = open_anew(number, flags) if pollable else None
         self._fd = os.dup(number) if own is None else own
         os.set_inheritable(self._fd, False)
         if pollable and own is None and os.get_blocking(self._fd):
@@ -273,28 +272,6 @@ def _let_go(numbers: Sequence[int]) -> None:
     for number in numbers:
         os.dup2(null, number)  # inheritable, as a standard descriptor is
     os.close(null)
-
-
-def _open_anew(number: int, flags: int) -> int | None:
-    """An open file description of our own; None where that cannot be had, or would be something else.
-
-    The path of a pseudoterminal's master, and of many a device, makes a new one each time it is opened.
-    """
-    mode = os.fstat(number).st_mode
-    if not (stat.S_ISFIFO(mode) or (os.isatty(number) and not _is_master(number))):
-        return None
-    try:
-        return os.open(f"/proc/self/fd/{number}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return None
-
-
-def _is_master(number: int) -> bool:
-    try:
-        fcntl.ioctl(number, _TIOCGPTN, b"\0" * 4)
-    except OSError:
-        return False
-    return True
 
 
 def _pollable(number: int) -> bool:

@@ -11,6 +11,7 @@ from culvert.errors import os_reason
 from culvert.handshake import Handshake, read_hello
 from culvert.log import Channel, Level
 from culvert.negotiate.script import Ends, Secured
+from culvert.presence import Presence
 from culvert.revocation import RevocationError
 from culvert.shared import Shared
 from culvert.stream import Stream
@@ -26,10 +27,12 @@ class _Role(NamedTuple):
 
     call: str
     done: str
+    peer: str
+    """What stands in front of the peer's address: nobody must be banned for being the server."""
 
 
-_ACCEPT = _Role("SSL_accept", "accepted")
-_CONNECT = _Role("SSL_connect", "connected")
+_ACCEPT = _Role("SSL_accept", "accepted", "")
+_CONNECT = _Role("SSL_connect", "connected", "server ")
 _LEVELS = {Outcome.ACCEPTED: Level.NOTICE, Outcome.IGNORED: Level.INFO, Outcome.REJECTED: Level.WARNING}
 
 
@@ -47,6 +50,7 @@ class Securing:
     __slots__ = (
         "_peer",
         "_place",
+        "_presence",
         "_role",
         "_server_name",
         "_sessions",
@@ -54,19 +58,31 @@ class Securing:
         "engine",
         "ident",
         "log",
+        "proven",
         "redirected",
         "shared",
         "tap",
     )
 
-    def __init__(self, shared: Shared, log: Channel, ident: str, place: Place | None = None) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        log: Channel,
+        ident: str,
+        presence: Presence,
+        place: Place | None = None,
+    ) -> None:
+        """`presence` is the client's."""
         self.shared = shared
         self.log = log
         self.ident = ident
         self.engine: Engine | None = None
         self.endpoint: Endpoint | None = None
+        self.proven = False
+        """Whether the handshake is done, and it is known who the peer is."""
         self.redirected = False
         self.tap: Tap | None = None
+        self._presence = presence
         self._sessions = shared.context.sessions
         self._place = place
         self._server_name: str | None = None
@@ -104,7 +120,7 @@ class Securing:
             redirected=self.redirected,
             version=engine.version,
             cipher=engine.cipher[0],
-            server_name=self._server_name or engine.server_name,
+            server_name=self.server_name,
             protocol=engine.protocol,
             certificate=certificate,
             verified=certificate is not None and verified and not self.redirected,
@@ -113,6 +129,13 @@ class Securing:
             key_algorithm=self.shared.context.key_algorithm,
             signature_algorithm=self.shared.context.signature_algorithm,
         )
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that was asked for in the handshake, as far as that went."""
+        if self._server_name is None and self.engine is not None:
+            return self.engine.server_name
+        return self._server_name
 
     @property
     def established(self) -> Engine:
@@ -130,7 +153,8 @@ class Securing:
         """Go on as the service that the client asks for by its server name, where there is one for it."""
         shared = self.shared
         try:
-            hello = await read_hello(shared.readiness, stream, shared.scratch, shared.config.timeout_busy)
+            timeout = shared.config.timeout_busy
+            hello = await read_hello(shared.readiness, stream, shared.scratch, timeout, self._presence)
         except OSError as error:
             self._refuse(self._fault(error))
         name = self._server_name = hello.server_name
@@ -159,11 +183,13 @@ class Securing:
         shared = self.shared
         self.engine = engine
         try:
-            await Handshake(shared.readiness, engine, stream).run(shared.config.timeout_busy)
+            presence = self._presence if self._role is _ACCEPT else None
+            await Handshake(shared.readiness, engine, stream, presence).run(shared.config.timeout_busy)
         except (TlsError, OSError) as error:
             self._log_verification(engine)
             self._refuse(self._fault(error))
         await self._prove(engine)
+        self.proven = True
         resumed = engine.resumed and shared.config.resumes
         shared.counters.handshakes += 1
         shared.counters.resumed += resumed
@@ -203,9 +229,10 @@ class Securing:
         self.redirected = True
 
     def _refuse(self, reason: str) -> NoReturn:
-        self.shared.counters.handshakes_failed += 1
-        self.log.error(f"{self._role.call}: {reason}")
-        raise TlsError(f"TLS handshake with {self._peer} failed: {reason}") from None
+        if not self._presence.silent:
+            self.shared.counters.handshakes_failed += 1
+            self.log.error(f"{self._role.call}: {reason}")
+        raise TlsError(f"TLS handshake with {self._role.peer}{self._peer} failed: {reason}") from None
 
     def _fault(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

@@ -27,3 +27,4 @@ class End(enum.Enum):
     TLS_FAILED = "TLS failed"
     NEGOTIATION_FAILED = "negotiation failed"
     LEFT = "left before TLS"
+    SILENT = "sent nothing"

@@ -20,7 +20,7 @@ from culvert.config.model import GlobalOptions
 from culvert.descriptors import DescriptorLimit
 from culvert.idents import ConnectionNumbers
 from culvert.inherited import Inherited
-from culvert.log import Channel, Log
+from culvert.log import Channel, Log, shown
 from culvert.readiness import Readiness
 from culvert.responder import ResponderClient
 from culvert.service import Prepared, RunningService, Surroundings
@@ -101,7 +101,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._readiness = Readiness(self._loop)
         self._prepared = assignment.services
-        log = assignment.log
+        log = self._log = assignment.log
         self._main = assignment.main
         self._programs = Programs(self._loop, _environment(assignment.options), assignment.descriptors)
         self.tracing = Tracing()
@@ -114,7 +114,11 @@ class Worker:
             self.tracing,
         )
         self._services = [
-            RunningService(prepared, surroundings, log.channel(prepared.config.debug, prepared.config.name))
+            RunningService(
+                prepared,
+                surroundings,
+                log.channel(prepared.config.debug, prepared.config.name, prepared.config.name),
+            )
             for prepared in assignment.services
             if prepared.turn is None or assignment.first
         ]
@@ -183,9 +187,17 @@ class Worker:
                 return True
         return False
 
+    def set_level(self, message: bytes) -> None:
+        """Log up to another level, as a LEVEL message says."""
+        level, services = control.read_level(message, [one.config.name for one in self._services])
+        for service in services:
+            self._log.set_level(level, service)
+
     def list_connections(self) -> None:
         """Write what goes on here to the log (SIGUSR2)."""
         now = self._loop.time()
+        if lost := self._log.lost():
+            self._main.notice(f"Log lines lost in process {os.getpid()}: {shown(lost)}")
         for service in self._services:
             self._main.notice(
                 f"Service [{service.config.name}] in process {os.getpid()}: "
@@ -251,7 +263,9 @@ class _Obedience:
                 self._log.adopt(descriptors)
         finally:
             self._spares = [os.dup(self._channel.fileno()) for _ in self._log.descriptors()]
-        if message != control.LOG:
+        if message.startswith(control.LEVEL):
+            self._worker.set_level(message)
+        elif message != control.LOG:
             self._answers[message]()
 
     def _drain(self) -> None:
@@ -300,6 +314,7 @@ class _Obedience:
 
 def serve(assignment: Assignment, channel: socket.socket) -> int:
     """Be a worker of a supervisor: serve until `channel` says to end. Returns the exit status."""
+    assignment.log.begin_anew()
     with running_loop() as loop:
         report_faults(loop, assignment.main)
 

@@ -108,19 +108,34 @@ def test_garbage_instead_of_a_handshake(daemon: Culvert, what: str) -> None:
     assert await_failure(daemon, client, mark)
 
 
-@pytest.mark.parametrize("how", ["fin", "rst", "fin within the hello", "rst within the hello"])
-def test_a_client_that_leaves_at_once(daemon: Culvert, how: str) -> None:
-    mark = daemon.log.mark()
+def leave(daemon: Culvert, how: str, sent: bytes) -> int:
+    """Connects, sends this, and leaves by a FIN or an RST; the client's port."""
     sock = dial(daemon.port("server"))
-    client = sock.getsockname()[1]
-    if "hello" in how:
-        sock.sendall(CLIENT_HELLO_RECORD + b"\x02\x00\x01\x00")
-    if how.startswith("fin"):
+    client: int = sock.getsockname()[1]
+    sock.sendall(sent)
+    if how == "fin":
         sock.shutdown(socket.SHUT_WR)
         await_end(sock)
     else:
         reset(sock)
+    return client
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_a_client_that_leaves_within_its_hello(daemon: Culvert, how: str) -> None:
+    mark = daemon.log.mark()
+    client = leave(daemon, how, CLIENT_HELLO_RECORD + b"\x02\x00\x01\x00")
     assert await_failure(daemon, client, mark)
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_a_client_that_leaves_without_a_byte_is_for_debugging(daemon: Culvert, how: str) -> None:
+    mark = daemon.log.mark()
+    client = leave(daemon, how, b"")
+    line = rf"LOG7\[(\d+)\]: Service \[server\] accepted connection from 127\.0\.0\.1:{client}$"
+    ident = daemon.await_log(line, since=mark)[1]
+    daemon.await_log(rf"LOG7\[{ident}\]: Connection closed: 0 byte", since=mark)
+    assert not daemon.log.find(rf"LOG[0-6]\[{ident}\]", since=mark)
 
 
 @pytest.mark.parametrize("sent", [b"", CLIENT_HELLO_RECORD, record(0x16, 16384, b"\x01\x00\x3f\xfc")])

@@ -202,7 +202,7 @@ def test_silent_clients_below_their_budget_keep_nobody_out(door: Door, peers: Pe
 def test_silent_clients_keep_others_out_until_their_time_is_over(
     door: Door, peers: Peers, workers: int
 ) -> None:
-    door.start(door.service("maxHandshakes = 4\nTIMEOUTbusy = 1"), workers)
+    door.start(door.service("maxHandshakes = 4\nTIMEOUTbusy = 3"), workers)
     served = door.enter()
     silent = [peers.dial(door.daemon.port("echo")) for _ in range(4)]
     eventually(lambda: len(door.daemon.log.find("accepted connection")) == 5, "all of them inside")

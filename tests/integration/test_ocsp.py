@@ -29,8 +29,8 @@ LOGGED = {
     "revoked": (
         r"LOG4\[\S+\]: OCSP: Rejected \(revoked\)$",
         r"LOG4\[\S+\]: Rejected by OCSP at depth=0: C=CH, O=Test, CN=revoked$",
-        r"LOG3\[\S+\]: TLS handshake with \S+ failed: certificate revoked: OCSP: since \d{4}-\d\d-\d\d "
-        r"\d\d:\d\d:\d\d UTC, reason: keyCompromise$",
+        r"LOG3\[\S+\]: TLS handshake with (server )?\S+ failed: certificate revoked: OCSP: since "
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, reason: keyCompromise$",
     ),
     "unknown": (
         r"LOG4\[\S+\]: OCSP: Rejected \(inconclusive: certificate unknown: .*\)$",

@@ -227,8 +227,18 @@ def test_a_header_that_does_not_come_in_time(world: World) -> None:
 
 def test_a_proxy_that_goes_away_without_a_header(world: World) -> None:
     mark = world.daemon.log.mark()
-    come(world.daemon.port("on"), source="127.0.0.1").close()
+    sock = come(world.daemon.port("on"), source="127.0.0.1")
+    sock.sendall(b"PROXY TCP4")
+    sock.close()
     world.daemon.await_log(r"\[on\] refused connection .*closed the connection before a PROXY", since=mark)
+
+
+def test_a_proxy_that_looks_whether_somebody_is_there(world: World) -> None:
+    """A health check without a byte is for debugging."""
+    mark = world.daemon.log.mark()
+    come(world.daemon.port("on"), source="127.0.0.1").close()
+    world.daemon.await_log(r"LOG7\[\d+\]: Connection closed: 0 byte", since=mark)
+    assert not world.daemon.log.find(r"LOG[3-5]\[\d+\]", since=mark)
 
 
 def test_nobody_else_may_come(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -34,9 +35,10 @@ class Syslogd:
 
     def __init__(self) -> None:
         self.messages: list[str] = []
-        self._open()
+        self.open()
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Listens."""
         self._ended = False
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.bind(str(DEV_LOG))
@@ -60,7 +62,7 @@ class Syslogd:
     def restart(self) -> None:
         """Takes the socket away and puts a new one there, as a restart of syslogd does."""
         self.close()
-        self._open()
+        self.open()
 
     def close(self) -> None:
         """Ends the service and takes its socket away."""
@@ -171,6 +173,25 @@ def test_it_is_found_again_after_a_restart(
     for _ in range(3):
         say_tls(daemon.port("echo"), certificates.ca.cert)
     syslogd.wait("Connection closed")
+
+
+def test_what_it_did_not_hear_is_counted(
+    syslogd: Syslogd, culvert: Callable[..., Culvert], certificates: Certificates
+) -> None:
+    daemon = culvert(echo_service(certificates), header=HEADER + "debug = info\n", workers=1)
+    syslogd.close()
+    try:
+        for _ in range(3):
+            say_tls(daemon.port("echo"), certificates.ca.cert)
+        eventually(lambda: len(daemon.log.find("Connection closed")) == 3, "three connections")
+    finally:
+        syslogd.open()
+    daemon.send_signal(signal.SIGUSR1)
+    say_tls(daemon.port("echo"), certificates.ca.cert)
+    told = syslogd.wait("could not be written")
+    assert (told["level"], told["id"]) == ("4", "main")
+    daemon.send_signal(signal.SIGUSR2)
+    daemon.await_log(r"LOG5\[main\]: Log lines lost in process \d+: \d+ for syslog$")
 
 
 def test_a_client_of_inetd_is_not_told_what_is_wrong(syslogd: Syslogd, tmp_path: Path) -> None:

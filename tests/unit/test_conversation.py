@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from culvert.address import HostPort
+from culvert.config.model import Debug
 from culvert.conversation import DISCARD_LIMIT, ClearPeer, Conversation
 from culvert.errors import BackendError
 from culvert.log import Channel, FileSink, Log
@@ -39,7 +40,7 @@ VERSIONS = pytest.mark.parametrize("version", [TLS12, TLS13])
 def log(tmp_path: Path) -> Iterator[Channel]:
     """A channel to the file `log`."""
     with (tmp_path / "log").open("wb") as file:
-        yield Channel(Log([FileSink(file.fileno(), None)]), 7, 3, "1")
+        yield Log([FileSink(file.fileno(), None)]).channel(Debug(7, 3), "1")
 
 
 @pytest.fixture(scope="module")

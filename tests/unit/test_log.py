@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogMode
+from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogFormat, LogMode
 from culvert.errors import ConfigurationError
 from culvert.log import TEXT_LIMIT, Channel, Log, clean, open_log
 
 from .forked import bound_life, in_child
 
 DEBUG = Debug(level=7, facility=3)
-LINE = re.compile(r"\d{4}\.\d\d\.\d\d \d\d:\d\d:\d\d LOG5\[main\]: [^\[\]]*")
+LINE = re.compile(r"\d{4}\.\d\d\.\d\d \d\d:\d\d:\d\d LOG[45]\[main\]: [^\[\]]*")
 
 
 def options(output: Path, mode: LogMode = LogMode.APPEND) -> GlobalOptions:
@@ -33,6 +33,7 @@ def options(output: Path, mode: LogMode = LogMode.APPEND) -> GlobalOptions:
         fips=False,
         foreground=Foreground.QUIET,
         log=mode,
+        log_format=LogFormat.TEXT,
         output=str(output),
         pid=None,
         reload_drain_timeout=None,
@@ -96,7 +97,7 @@ class TestFullDisk:
                 main.notice("lost")
         main.notice("first")
         main.notice("second")
-        texts = [line.rpartition("LOG5[main]: ")[2] for line in path.read_text().splitlines()]
+        texts = [line.partition("[main]: ")[2] for line in path.read_text().splitlines()]
         assert len(texts) == 3
         assert texts[0].startswith("3 log line(s)")
         assert texts[1:] == ["first", "second"]

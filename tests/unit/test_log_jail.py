@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogMode
+from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogFormat, LogMode
 from culvert.errors import ConfigurationError, Location
 from culvert.log import Log, open_log
 
@@ -25,6 +25,7 @@ JAILED = GlobalOptions(
     fips=False,
     foreground=Foreground.QUIET,
     log=LogMode.APPEND,
+    log_format=LogFormat.TEXT,
     output="/run/log",
     pid=None,
     reload_drain_timeout=None,

@@ -253,6 +253,26 @@ class TestTerminated:
         assert child.hear() == control.ALIVE
 
 
+class TestLevel:
+    def test_it_changes_for_open_connections_too(self, start: Start, loader: Loader, port: int) -> None:
+        child = start(loader.build("debug = 5\n" + service(f"127.0.0.1:{port}")))
+        with dial(port) as client:
+            await_line(loader, "accepted connection")
+            child.tell(control.level_message(7, "one"))
+            child.tell(control.LIST)
+            await_line(loader, "1 open")
+            client.close()
+            await_line(loader, "Connection summary: ")
+
+    def test_it_changes_for_nobody_where_the_service_is_another(
+        self, start: Start, loader: Loader, port: int
+    ) -> None:
+        child = start(loader.build("debug = 5\n" + service(f"127.0.0.1:{port}")))
+        child.tell(control.level_message(0, "other"))
+        with dial(port):
+            await_line(loader, "accepted connection")
+
+
 class TestLog:
     def test_it_goes_on_in_the_files_that_it_is_given(
         self, start: Start, generation: Generation, loader: Loader, tmp_path: Path

@@ -42,11 +42,11 @@ def _run(origin: str | int, name: str, drain_timeout: float | None) -> int:
 def _report_to_syslog(error: ConfigurationError) -> None:
     """What is wrong, for the operator of an inetd whose standard error is the client's socket."""
     from culvert.config.values import FACILITIES  # noqa: PLC0415
-    from culvert.log import Level, Log, SyslogSink  # noqa: PLC0415
+    from culvert.log import Entry, Level, Log, SyslogSink  # noqa: PLC0415
 
     log = Log([SyslogSink("stunnel")])
     for finding in error.diagnostics:
-        log.write(Level.ERR, FACILITIES["daemon"], "ui", str(finding))
+        log.write(Entry(Level.ERR, FACILITIES["daemon"], "ui", str(finding)))
     log.close()
 
 

@@ -30,6 +30,13 @@ class LogMode(enum.Enum):
     OVERWRITE = "overwrite"
 
 
+class LogFormat(enum.Enum):
+    """What a log line looks like."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Failover(enum.Enum):
     """In which order several targets are tried: in turn from one connection to the next, as written, or
     the one with the fewest open connections first."""
@@ -292,6 +299,7 @@ class GlobalOptions:
     fips: bool
     foreground: Foreground
     log: LogMode
+    log_format: LogFormat
     output: str | None
     pid: str | None
     reload_drain_timeout: float | None

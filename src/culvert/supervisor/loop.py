@@ -23,11 +23,11 @@ from pathlib import Path
 
 from culvert import privileges
 from culvert.config.model import Foreground, GlobalOptions
-from culvert.control import ASK, LIST, LOG, READY
+from culvert.control import ASK, LIST, LOG, READY, level_message
 from culvert.drain import Drain
 from culvert.errors import ConfigurationError, os_reason
 from culvert.jail import Place
-from culvert.log import Channel, Level, Log
+from culvert.log import Channel, Level, Log, shown
 from culvert.notify import Notifier
 from culvert.privileges import ExitStatus
 from culvert.supervisor.contract import Build, Generation
@@ -462,7 +462,21 @@ class Supervisor:
                 return True
         return False
 
+    def set_log_level(self, level: int, service: str | None = None) -> None:
+        """Change the level of what is logged, of one service or of everything, until the next reload.
+
+        It counts for all workers: also for those that replace others later, which inherit the log of here.
+        """
+        for log in self._logs():
+            log.set_level(level, service)
+        self._workers.tell_all(level_message(level, service))
+        whose = "the daemon and all services" if service is None else f"service [{service}]"
+        self._log.notice(f"The log level of {whose} is {Level(level).name.lower()} until the next reload")
+
     def _list_connections(self) -> None:
+        for log in self._logs():
+            if lost := log.lost():
+                self._log.notice(f"Log lines lost in process {os.getpid()}: {shown(lost)}")
         for worker in self._workers.leaving(self._current):
             if worker.draining:
                 self._log.notice(f"{worker} is left from before a reload: SIGTERM to it ends its connections")

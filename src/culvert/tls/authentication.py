@@ -100,9 +100,11 @@ class Authentication:
             if not self._rules.allows_psk(identity):
                 reason = f"no allow rule lets the pre-shared key identity {identity} pass"
                 _refuse(found, NO_RULE_MATCHES, reason)
+            found.rule = f"{AllowKind.PSK.value} = {identity}"
             line = f"Identity accepted by {AllowKind.PSK.value}: PSK:{identity}"
         else:
             line = f"PSK identity: {identity}"
+        found.psk_proven = True
         found.findings.append(Finding(Outcome.ACCEPTED, line))
 
     def _prove_certificate(self, verifier: Verifier, found: Verification, engine: Engine) -> None:

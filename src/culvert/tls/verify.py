@@ -64,8 +64,12 @@ class Verification:
     """The X509_V_ERR number of what it was rejected for; 0 if it was not."""
     cause: str | None = None
     """The same in words, of a limited number: to be counted by."""
+    rule: str | None = None
+    """The rule on identity that let the peer pass."""
     psk_identity: str | None = None
     """The identity of the pre-shared key that the handshake was tried with."""
+    psk_proven: bool = False
+    """Whether the peer has proved that it holds that key, and may pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +215,7 @@ class Verifier:
         if passed is None:
             return f"No allow rule matches the peer's identities: {described(leaf)}"
         if not verification.passed:
+            verification.rule = str(passed.rule)
             verification.findings.append(Finding(Outcome.ACCEPTED, str(passed)))
         return None
 

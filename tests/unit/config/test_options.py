@@ -28,6 +28,7 @@ SERVICE = """
 OWN = """
     include workers watch alpn keylog healthCheck maxConnections maxConnectionsPerIP maxHandshakes acceptRate
     acceptProxy trustProxy proxyProtocol allowFrom denyFrom socksAllow drainTimeout reloadDrainTimeout
+    logFormat
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """
 """What is no row of the reference: `include` is syntax there, and the others are Culvert's."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogMode
+from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogFormat, LogMode
 from culvert.errors import ConfigurationError, Location
 from culvert.jail import Place
 from culvert.log import FileSink, Log
@@ -36,6 +36,7 @@ OPTIONS = GlobalOptions(
     fips=False,
     foreground=Foreground.QUIET,
     log=LogMode.APPEND,
+    log_format=LogFormat.TEXT,
     output=None,
     pid=None,
     reload_drain_timeout=None,

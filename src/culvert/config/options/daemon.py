@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from culvert.config.model import Debug, Foreground, LogMode
+from culvert.config.model import Debug, Foreground, LogFormat, LogMode
 from culvert.config.options.option import Availability, Option, Scope
 from culvert.config.values import (
     ASSIGNMENT,
@@ -74,6 +74,14 @@ DAEMON = (
         "append|overwrite what an existing log file holds",
         default=LogMode.APPEND,
         global_field="log",
+    ),
+    Option(
+        "logFormat",
+        Scope.GLOBAL,
+        enumeration(LogFormat),
+        "text|json stunnel's log lines, or an object a line",
+        default=LogFormat.TEXT,
+        global_field="log_format",
     ),
     Option(
         "output",

@@ -1,0 +1,46 @@
+"""The wall clock is for what people read and for certificates: it may jump, and no time-out goes by it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import culvert.version
+
+PACKAGE = Path(culvert.version.__file__).parent
+
+WALL = {
+    ("time", "time"),
+    ("time", "time_ns"),
+    ("time", "localtime"),
+    ("time", "gmtime"),
+    ("datetime", "now"),
+    ("datetime", "utcnow"),
+    ("datetime", "today"),
+}
+
+ALLOWED = {
+    "log/lines.py": "the time of a line",
+    "log/sinks.py": "the time of a syslog message",
+    "generation.py": "the days until a certificate expires",
+    "cli/commands.py": "the same",
+    "cli/ca/commands.py": "when certificates are made and expire",
+    "cli/demo/authority.py": "the same",
+    "revocation.py": "whether an OCSP answer is in its time",
+    "staple_renewal.py": "the same",
+    "negotiate/http_connect.py": "the time in an NTLM message",
+}
+
+
+def test_no_timeout_goes_by_the_wall_clock() -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and (_owner(node.value), node.attr) in WALL
+    }
+    assert found == set(ALLOWED), "a new use of the wall clock: say here what for, or use a monotonic one"
+
+
+def _owner(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
