@@ -20,7 +20,6 @@ from culvert.address import HostPort, show
 from culvert.admission import Place
 from culvert.arrival import arrive
 from culvert.config.model import Transparent
-from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
 from culvert.errors import BackendError, os_reason
 from culvert.log import Channel
@@ -32,6 +31,7 @@ from culvert.securing import Securing
 from culvert.shared import Shared
 from culvert.spawn import Program
 from culvert.stream import End, Stream
+from culvert.targets import Endpoint
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
 from culvert.transparent import ClientSource, original_destination

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from culvert import capabilities, config, connect, libwrap, privileges, transparent, worker
+from culvert import capabilities, config, libwrap, privileges, targets, transparent, worker
 from culvert.address import Address, UnixPath, show
 from culvert.admission import Gate, gates
 from culvert.config.model import Configuration, GlobalOptions, Service, Transparent
@@ -330,8 +330,8 @@ class _Build:
             Prepared(
                 service,
                 context,
-                connect.prepare(service, service.connect, main),
-                connect.prepare(service, (service.redirect,), main) if service.redirect is not None else None,
+                targets.prepare(service, service.connect, main),
+                targets.prepare(service, (service.redirect,), main) if service.redirect is not None else None,
                 listener,
                 self._turn(service),
                 libwrap.load(service),

@@ -18,7 +18,6 @@ from culvert.access import AccessControl
 from culvert.address import show
 from culvert.admission import Gate, Place
 from culvert.config import model
-from culvert.connect import Connector, Targets, TargetState, Upkeep
 from culvert.connection import Connection
 from culvert.errors import os_reason
 from culvert.libwrap import TcpWrappers
@@ -36,6 +35,7 @@ from culvert.shared import Host, Shared
 from culvert.spawn import Programs
 from culvert.staple_renewal import StapleRenewal
 from culvert.stream import Stream
+from culvert.targets import Connector, Targets, TargetState, Upkeep
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
 from culvert.turn import Turn

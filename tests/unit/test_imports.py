@@ -41,7 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"requested"}),
     frozenset({"access"}),
     frozenset({"conversation", "handshake", "revocation", "staple_renewal"}),
-    frozenset({"relay", "listen", "connect", "spawn", "inherited", "vpn"}),
+    frozenset({"relay", "listen", "targets", "spawn", "inherited", "vpn"}),
     frozenset({"responder", "ident_client", "libwrap"}),
     frozenset({"readiness", "stream", "own_addresses"}),
     frozenset({"tls", "negotiate", "transparent"}),
@@ -297,7 +297,7 @@ BREACHES = (
     Breach("layers", "relay.py", "from . import service", "service stands above relay"),
     Breach("layers", "tls/engine.py", "from ..negotiate import smtp", "negotiate stands beside tls"),
     Breach("layers", "tls/__init__.py", "from ..negotiate import smtp", "negotiate stands beside tls"),
-    Breach("layers", "connect.py", "from culvert.listen import bind", "listen stands beside connect"),
+    Breach("layers", "targets.py", "from culvert.listen import bind", "listen stands beside targets"),
     Breach("layers", "service.py", "from culvert import Server", "culvert stands above service"),
     Breach("layers", "utils.py", "", "culvert.utils: give it a row"),
     Breach(
