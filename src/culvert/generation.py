@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from culvert import capabilities, config, libwrap, privileges, targets, transparent, worker
 from culvert.address import Address, UnixPath, show
@@ -37,6 +38,23 @@ FIXED_OPTIONS = ("chroot", "foreground", "pid", "setgid", "setuid")
 """What a reload does not change, as in stunnel."""
 
 _LEVELS = {Severity.ERROR: Level.ERR, Severity.WARNING: Level.WARNING, Severity.NOTE: Level.INFO}
+
+
+class Source(Protocol):
+    """What a generation is made from: `load` gives its configuration, as it stands now, or raises
+    ConfigurationError; the log calls it by `kind` and `name`."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    def load(self) -> Configuration: ...
+
+
+class OpenLog(Protocol):
+    """What opens the log for a generation, as `culvert.log.open_log` does."""
+
+    def __call__(self, options: GlobalOptions, *, first: bool, jailed: bool) -> Log: ...
 
 
 class ConfigurationSource:
@@ -191,9 +209,10 @@ def no_terminal(path: str) -> bytes:
 
 
 def builder(
-    source: ConfigurationSource,
+    source: Source,
     ask: AskPassPhrase = no_terminal,
     descriptors: DescriptorLimit | None = None,
+    log: OpenLog = open_log,
 ) -> Callable[[Generation | None], Generation]:
     """What loads the configuration and makes a generation of it, given the one that it is to follow.
 
@@ -203,7 +222,7 @@ def builder(
     phrases = PassPhrases(ask)
 
     def build(previous: Generation | None) -> Generation:
-        return _Build(source, phrases, previous, descriptors).run()
+        return _Build(source, phrases, previous, descriptors, log).run()
 
     return build
 
@@ -213,15 +232,17 @@ class _Build:
 
     def __init__(
         self,
-        source: ConfigurationSource,
+        source: Source,
         phrases: PassPhrases,
         previous: Generation | None,
         descriptors: DescriptorLimit | None,
+        open_log: OpenLog,
     ) -> None:
         self._source = source
         self._phrases = phrases
         self._previous = previous
         self._descriptors = descriptors
+        self._open_log = open_log
         self._binder = Binder(previous.bound() if previous is not None else ())
         self._refused: list[str] = []
         self._inetd = False
@@ -251,7 +272,7 @@ class _Build:
             # Before the log: a start that finds its ports taken, by the daemon that runs already perhaps,
             # must not empty that one's log file.
             listeners = [self._listener(service) for service in services]
-            log = open_log(options, first=self._previous is None, jailed=jailed)
+            log = self._open_log(options, first=self._previous is None, jailed=jailed)
         except BaseException:
             self._binder.undo()
             raise

@@ -77,6 +77,30 @@ class Surroundings:
     idents: Iterator[int]
 
 
+def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters: Counters) -> Shared:
+    """What the connections of one service have in common, in the running loop."""
+    config, context, loop = prepared.config, prepared.context, surroundings.readiness.loop
+    connector = Connector(loop, config, prepared.targets, log)
+    return Shared(
+        config,
+        context,
+        Revocation(config, context, surroundings.responders, counters),
+        connector,
+        Connector(loop, config, prepared.redirect, log) if prepared.redirect is not None else None,
+        RequestedTargets(config, connector),
+        protocol_of(config),
+        surroundings.programs,
+        surroundings.scratch,
+        surroundings.readiness,
+        log,
+        counters,
+        AccessControl(config, prepared.wrappers),
+        Refusals(log, counters, loop.time),
+        prepared.gate,
+        [],
+    )
+
+
 class RunningService:
     """A service at work. `start` it; `stop_accepting` for a drain; `connections` are those that live."""
 
@@ -87,27 +111,8 @@ class RunningService:
         self._log = log
         self._loop = surroundings.readiness.loop
         self._idents = surroundings.idents
-        config, context, responders = prepared.config, prepared.context, surroundings.responders
-        connector = Connector(self._loop, config, prepared.targets, log)
-        self._shared = Shared(
-            config,
-            context,
-            Revocation(config, context, responders, self.counters),
-            connector,
-            Connector(self._loop, config, prepared.redirect, log) if prepared.redirect is not None else None,
-            RequestedTargets(config, connector),
-            protocol_of(config),
-            surroundings.programs,
-            surroundings.scratch,
-            surroundings.readiness,
-            log,
-            self.counters,
-            AccessControl(config, prepared.wrappers),
-            Refusals(log, self.counters, self._loop.time),
-            prepared.gate,
-            [],
-        )
-        self._stapling = StapleRenewal(config, context, responders, log)
+        self._shared = share(prepared, surroundings, log, self.counters)
+        self._stapling = StapleRenewal(prepared.config, prepared.context, surroundings.responders, log)
         self._upkeep = [
             Upkeep(connector, log)
             for connector in (self._shared.connector, self._shared.redirect)

@@ -14,7 +14,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from culvert import privileges, worker
@@ -24,16 +23,9 @@ from culvert.generation import Generation
 from culvert.jail import Place
 from culvert.log import Channel
 from culvert.privileges import ExitStatus
+from culvert.succession import Serving, Succession
 from culvert.watch import Host, Renewal, Watched
 from culvert.worker import Worker
-
-
-@dataclass(frozen=True, slots=True)
-class _Leaving:
-    """A generation that was replaced, and the worker that sees its connections to their end."""
-
-    generation: Generation
-    worker: Worker
 
 
 class SingleProcess:
@@ -42,8 +34,7 @@ class SingleProcess:
     def __init__(self, build: Callable[[Generation | None], Generation]) -> None:
         self._build = build
         self._generation: Generation
-        self._worker: Worker
-        self._leaving: dict[asyncio.Task[None], _Leaving] = {}
+        self._succession = Succession()
         self._stopped = asyncio.Event()
         self._pid_file: privileges.PidFile | None = None
         self._report: privileges.StartReport | None = None
@@ -109,28 +100,20 @@ class SingleProcess:
             if self._pid_file is not None:
                 self._pid_file.create()
             self._generation.close_jail()
-            self._start(self._generation, Worker(self._generation.assignment(0)))
-            self._generation.announce()
+            self._commit(Serving(self._generation, Worker(self._generation.assignment(0))))
             if self._report is not None:
                 self._report.send(ExitStatus.OK)
             self._watch_files()
             await self._stopped.wait()
-            await self._end()
+            await self._succession.end()
         finally:
             self._end_renewal()
             self._remove_pid_file()
 
-    def _start(self, generation: Generation, fresh: Worker) -> None:
-        worker.report_faults(asyncio.get_running_loop(), generation.main)
-        self._generation, self._worker = generation, fresh
-        fresh.start()
-
-    async def _end(self) -> None:
-        """End all connections, also those that are left of earlier generations."""
-        for task in self._leaving:
-            task.cancel()
-        ending = asyncio.get_running_loop().create_task(self._worker.end())
-        await asyncio.wait([ending, *self._leaving])
+    def _commit(self, fresh: Serving) -> None:
+        worker.report_faults(asyncio.get_running_loop(), fresh.generation.main)
+        self._generation = fresh.generation
+        self._succession.commit(fresh)
 
     def _remove_pid_file(self) -> None:
         if self._pid_file is None:
@@ -162,13 +145,13 @@ class SingleProcess:
         action()
 
     def _reopen_logs(self) -> None:
-        for generation in (self._generation, *(one.generation for one in self._leaving.values())):
-            for failure in generation.log.reopen():
+        for serving in self._succession:
+            for failure in serving.generation.log.reopen():
                 self._log.error(failure)
 
     def _list_connections(self) -> None:
-        for one in (self._worker, *(leaving.worker for leaving in self._leaving.values())):
-            one.list_connections()
+        for serving in self._succession:
+            serving.worker.list_connections()
 
     # Reloading: prepare, commit, see the old one off.
 
@@ -176,7 +159,7 @@ class SingleProcess:
         if self._stopped.is_set():
             return
         try:
-            generation, fresh = self._prepare()
+            fresh = self._prepare()
         except (ConfigurationError, OSError) as error:
             if self._renewal.waits(error):
                 return
@@ -188,29 +171,14 @@ class SingleProcess:
             self._log.fault("Loading the configuration")
             self._log.error("Configuration failed")
         else:
-            self._commit(generation, fresh)
+            self._commit(fresh)
             self._watch_files()
 
-    def _prepare(self) -> tuple[Generation, Worker]:
+    def _prepare(self) -> Serving:
         """The next generation and its worker. A failure leaves everything as it was."""
         with privileges.back_in(self._home):
             generation = self._build(self._generation)
-        try:
-            return generation, Worker(generation.assignment(0))
-        except OSError:
-            generation.retire(self._generation)
-            generation.log.close()
-            raise
-
-    def _commit(self, generation: Generation, fresh: Worker) -> None:
-        leaving = _Leaving(self._generation, self._worker)
-        leaving.worker.stop_accepting()
-        self._start(generation, fresh)
-        leaving.generation.retire(generation)
-        generation.announce()  # whoever connects from now on can only meet the new generation
-        task = asyncio.get_running_loop().create_task(_see_off(leaving))
-        self._leaving[task] = leaving
-        task.add_done_callback(self._leaving.__delitem__)
+        return Serving.of(generation, self._generation)
 
     # Changed files.
 
@@ -256,12 +224,3 @@ class SingleProcess:
             self._renewing = asyncio.get_running_loop().call_later(
                 max(0.0, self._renewal.due - time.monotonic()), self._renew, self._renewal.act
             )
-
-
-async def _see_off(leaving: _Leaving) -> None:
-    """Let the connections of a generation come to their end; cancelled, end them."""
-    try:
-        await leaving.worker.drain()
-    finally:
-        await leaving.worker.end()
-        leaving.generation.log.close()

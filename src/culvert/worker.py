@@ -113,6 +113,11 @@ class Worker:
             for name in service.config.server_names:
                 by_name[name.primary].hand_on(name.pattern, service)
 
+    @property
+    def services(self) -> Sequence[RunningService]:
+        """The services at work."""
+        return self._services
+
     def start(self) -> None:
         """Begin to accept."""
         for service in self._services:
