@@ -83,7 +83,7 @@ class Server:
     """Serves a configuration in the running event loop, as long as an `async with` lasts.
 
         async with culvert.Server(culvert.load_config("tunnel.conf")) as server:
-            host, port = server.addresses["web"][0][:2]
+            port = server.port("web")
 
     It takes connections once the block begins. At its end nobody new is let in, those who are there may go on
     for `drain_timeout` seconds, and are ended then. `start` and `close` do the same without a block.
@@ -169,6 +169,16 @@ class Server:
             for prepared in self._current.generation.services
             if prepared.listener is not None
         }
+
+    def port(self, service: str) -> int:
+        """The port at which a service accepts: what the kernel has chosen, where the configuration says 0.
+
+        Raises LookupError for one that accepts at no port.
+        """
+        ports = [address[1] for address in self.addresses.get(service, ()) if not isinstance(address, str)]
+        if not ports:
+            raise LookupError(f"no service [{service}] accepts at a port")
+        return ports[0]
 
     @property
     def connections(self) -> tuple[ConnectionState, ...]:
