@@ -175,7 +175,9 @@ class Server:
 
         Raises LookupError for one that accepts at no port.
         """
-        ports = [address[1] for address in self.addresses.get(service, ()) if not isinstance(address, str)]
+        ports: list[int] = [
+            address[1] for address in self.addresses.get(service, ()) if not isinstance(address, str)
+        ]
         if not ports:
             raise LookupError(f"no service [{service}] accepts at a port")
         return ports[0]

@@ -379,10 +379,12 @@ class TlsReader(asyncio.StreamReader):
         self._truncated = True
 
     async def read(self, n: int = -1) -> bytes:
-        data = await super().read(n)
+        data = bytearray(await super().read(n if n >= 0 else CHUNK))
+        while n < 0 and (more := await super().read(CHUNK)):
+            data += more
         if self._truncated and n and self.at_eof() and (n < 0 or not data):
-            raise TruncatedError(data)
-        return data
+            raise TruncatedError(bytes(data))
+        return bytes(data)
 
     async def readexactly(self, n: int) -> bytes:
         try:

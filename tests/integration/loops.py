@@ -30,6 +30,8 @@ def runner(name: str) -> Run:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        with asyncio.Runner(loop_factory=factory) as first:  # some are opened once for the process
+            first.run(asyncio.sleep(0))
         before = _descriptors()
         with asyncio.Runner(loop_factory=factory) as loop:
             loop.run(bounded(main))
