@@ -247,3 +247,37 @@ def test_what_is_of_no_use_is_warned_of(
     assert any('"output" has no effect inside a program' in one for one in warnings)
     assert any('"workers" has no effect inside a program' in one for one in warnings)
     assert not log.exists()
+
+
+def test_a_cancelled_end_ends_at_once(run: Run, certificates: Certificates) -> None:
+    async def main() -> None:
+        async with echo() as target:
+            server = culvert.Server(front(certificates, target), drain_timeout=60)
+            await server.start()
+            reader, writer = await culvert.connect(
+                "localhost", server.port("front"), cafile=str(certificates.ca.cert)
+            )
+            closing = asyncio.ensure_future(server.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            with contextlib.suppress(culvert.TruncatedError, OSError):
+                assert await reader.read() == b""
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            assert server.connections == ()
+
+    run(main)
+
+
+def test_a_server_is_started_once(run: Run, certificates: Certificates) -> None:
+    async def main() -> None:
+        async with culvert.Server(front(certificates, 9)) as server:
+            with pytest.raises(RuntimeError, match="started once"):
+                await server.start()
+        with pytest.raises(RuntimeError, match="between its start and its end"):
+            await server.reload(front(certificates, 9))
+
+    run(main)

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,16 @@ from culvert.transport import Secure, TlsReader, open_streams
 
 LIMIT = 64 * 1024
 """The reader's limit, as asyncio's own: the longest line, and half of what is read ahead."""
+
+
+class _Buffers(threading.local):
+    """One scratch for each thread, and so for each loop that runs: nothing is kept in it across an await."""
+
+    def __init__(self) -> None:
+        self.scratch = Scratch()
+
+
+_BUFFERS = _Buffers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +119,7 @@ async def connect(
     opened = False
     try:
         programs, responders = Programs(loop, {}), ResponderClient(loop)
-        surroundings = Surroundings(readiness, Scratch(), programs, responders, itertools.count())
+        surroundings = Surroundings(readiness, _BUFFERS.scratch, programs, responders, itertools.count())
         opening = _Opening(share(prepared, surroundings, log, Counters()))
         engine, sock = await opening.open()
         opened = True
