@@ -20,7 +20,6 @@ from culvert.address import HostPort, show
 from culvert.admission import Place
 from culvert.arrival import arrive
 from culvert.config.model import Transparent
-from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
 from culvert.errors import BackendError, os_reason
 from culvert.log import Channel, Level
@@ -35,6 +34,7 @@ from culvert.shared import Shared
 from culvert.spawn import Program
 from culvert.stream import End, Stream
 from culvert.summary import Summary
+from culvert.targets import Endpoint
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
 from culvert.transparent import ClientSource, original_destination
@@ -185,9 +185,19 @@ class Connection:
                 return End.SILENT
             raise
 
+    @property
+    def service(self) -> str:
+        """The name of the service that the connection has come to."""
+        return self._shared.config.name
+
+    @property
+    def sent(self) -> tuple[int, int]:
+        """Bytes handed on so far: to the TLS side, and to the plain side."""
+        return (self._relay.sent_to_tls, self._relay.sent_to_plain) if self._relay is not None else (0, 0)
+
     def describe(self, now: float) -> str:
         """One line for a list of connections."""
-        sent = (self._relay.sent_to_tls, self._relay.sent_to_plain) if self._relay is not None else (0, 0)
+        sent = self.sent
         state = "open" if self._relay is not None else "being set up"
         return (
             f"Service [{self._shared.config.name}] connection [{self.ident}] from {self.peer}: {state}, "
@@ -199,6 +209,11 @@ class Connection:
             await self._arrive(self._accepted)
             name = self._shared.config.name
             self.log.notice(f"Service [{name}] accepted connection from {self.peer}")
+        await self._establish()
+        return await self._carry()
+
+    async def _establish(self) -> None:
+        """Have both sides connected, and TLS on one of them, as the protocol says."""
         conversation = Conversation(self, self._shared.config.timeout_busy)
         carried = await conversation.follow(self._shared.protocol.before(self._ends))
         try:
@@ -212,7 +227,6 @@ class Connection:
             self._place.secured()
         secured = self._securing.result(carried)
         await conversation.follow(self._shared.protocol.after(self._ends, secured))
-        return await self._carry()
 
     async def _arrive(self, accepted: Stream) -> None:
         """Hold that the client may come in: the one whom the proxy in front of it names, if there is one."""

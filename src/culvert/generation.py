@@ -14,8 +14,9 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from culvert import capabilities, config, connect, libwrap, privileges, transparent, worker
+from culvert import capabilities, config, libwrap, privileges, targets, transparent, worker
 from culvert.activation import Activation, Passed, remarks
 from culvert.address import Address, UnixPath, show
 from culvert.admission import Gate, gates
@@ -38,6 +39,23 @@ FIXED_OPTIONS = ("chroot", "foreground", "pid", "setgid", "setuid")
 """What a reload does not change, as in stunnel."""
 
 _LEVELS = {Severity.ERROR: Level.ERR, Severity.WARNING: Level.WARNING, Severity.NOTE: Level.INFO}
+
+
+class Source(Protocol):
+    """What a generation is made from: `load` gives its configuration, as it stands now, or raises
+    ConfigurationError; the log calls it by `kind` and `name`."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    def load(self) -> Configuration: ...
+
+
+class OpenLog(Protocol):
+    """What opens the log for a generation, as `culvert.log.open_log` does."""
+
+    def __call__(self, options: GlobalOptions, *, first: bool, jailed: bool) -> Log: ...
 
 
 class ConfigurationSource:
@@ -209,10 +227,11 @@ def no_terminal(path: str) -> bytes:
 
 
 def builder(
-    source: ConfigurationSource,
+    source: Source,
     ask: AskPassPhrase = no_terminal,
     descriptors: DescriptorLimit | None = None,
     activation: Activation | None = None,
+    log: OpenLog = open_log,
 ) -> Callable[[Generation | None], Generation]:
     """What loads the configuration and makes a generation of it, given the one that it is to follow.
 
@@ -220,36 +239,40 @@ def builder(
     `descriptors` is this process's limit, where that was raised. What `activation` holds is listened on in
     place of what would be bound.
     """
-    phrases = PassPhrases(ask)
-    passed = activation or Activation()
+    means = _Means(source, PassPhrases(ask), descriptors, activation or Activation(), log)
 
     def build(previous: Generation | None) -> Generation:
-        return _Build(source, phrases, previous, descriptors, passed).run()
+        return _Build(means, previous).run()
 
     return build
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What every attempt to make a generation has."""
+
+    source: Source
+    phrases: PassPhrases
+    descriptors: DescriptorLimit | None
+    activation: Activation
+    open_log: OpenLog
 
 
 class _Build:
     """One attempt to make a generation."""
 
-    def __init__(
-        self,
-        source: ConfigurationSource,
-        phrases: PassPhrases,
-        previous: Generation | None,
-        descriptors: DescriptorLimit | None,
-        activation: Activation,
-    ) -> None:
-        self._source = source
-        self._phrases = phrases
-        self._activation = activation
+    def __init__(self, means: _Means, previous: Generation | None) -> None:
+        self._source = means.source
+        self._phrases = means.phrases
+        self._activation = means.activation
         self._passed: Mapping[str, tuple[Passed, ...]] = {}
         self._previous = previous
-        self._descriptors = descriptors
+        self._descriptors = means.descriptors
+        self._open_log = means.open_log
         self._binder = Binder(previous.bound() if previous is not None else ())
         self._refused: list[str] = []
         self._inetd = False
-        self._reading = f"Reading configuration from {source.kind} {source.name}"
+        self._reading = f"Reading configuration from {means.source.kind} {means.source.name}"
 
     def run(self) -> Generation:
         if self._previous is not None:
@@ -276,7 +299,7 @@ class _Build:
             # Before the log: a start that finds its ports taken, by the daemon that runs already perhaps,
             # must not empty that one's log file.
             listeners = [self._listener(service) for service in services]
-            log = open_log(options, first=self._previous is None, jailed=jailed)
+            log = self._open_log(options, first=self._previous is None, jailed=jailed)
         except BaseException:
             self._binder.undo()
             raise
@@ -361,8 +384,8 @@ class _Build:
             Prepared(
                 service,
                 context,
-                connect.prepare(service, service.connect, main),
-                connect.prepare(service, (service.redirect,), main) if service.redirect is not None else None,
+                targets.prepare(service, service.connect, main),
+                targets.prepare(service, (service.redirect,), main) if service.redirect is not None else None,
                 listener,
                 self._turn(service),
                 libwrap.load(service),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import weakref
 from collections.abc import Iterator
 
 BLOCK = 16
@@ -17,6 +18,7 @@ class ConnectionNumbers:
 
     def __init__(self) -> None:
         self._fd = os.memfd_create("culvert-connection-numbers")
+        weakref.finalize(self, os.close, self._fd)
         os.pwrite(self._fd, bytes(_SIZE), 0)
 
     def __iter__(self) -> Iterator[int]:

@@ -10,12 +10,12 @@ import socket
 
 from culvert.address import HostPort
 from culvert.config.model import Service
-from culvert.connect import Connector, Endpoint, Source
 from culvert.errors import BackendError, ConnectError, Unreached
 from culvert.log import Channel
 from culvert.negotiate.socks_targets import SocksTargets
 from culvert.own_addresses import is_own
 from culvert.resolve import SocketAddress
+from culvert.targets import Connector, Endpoint, Source
 
 
 class RequestedTargets:

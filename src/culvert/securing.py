@@ -6,7 +6,6 @@ from collections.abc import Hashable
 from typing import Any, NamedTuple, NoReturn
 
 from culvert.admission import Place
-from culvert.connect import Endpoint
 from culvert.errors import os_reason
 from culvert.handshake import Handshake, read_hello
 from culvert.log import Channel, Level
@@ -15,6 +14,7 @@ from culvert.presence import Presence
 from culvert.revocation import RevocationError
 from culvert.shared import Shared
 from culvert.stream import Stream
+from culvert.targets import Endpoint
 from culvert.tls.engine import Engine
 from culvert.tls.failure import TlsError
 from culvert.tls.hello import ClientHello

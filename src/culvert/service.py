@@ -18,7 +18,6 @@ from culvert.access import AccessControl
 from culvert.address import show
 from culvert.admission import Gate, Place
 from culvert.config import model
-from culvert.connect import Connector, Targets, TargetState, Upkeep
 from culvert.connection import Connection
 from culvert.errors import os_reason
 from culvert.libwrap import TcpWrappers
@@ -36,6 +35,7 @@ from culvert.shared import Host, Shared
 from culvert.spawn import Programs
 from culvert.staple_renewal import StapleRenewal
 from culvert.stream import Stream
+from culvert.targets import Connector, Targets, TargetState, Upkeep
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
 from culvert.trace import Tracing
@@ -79,6 +79,31 @@ class Surroundings:
     tracing: Tracing
 
 
+def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters: Counters) -> Shared:
+    """What the connections of one service have in common, in the running loop."""
+    config, context, loop = prepared.config, prepared.context, surroundings.readiness.loop
+    connector = Connector(loop, config, prepared.targets, log)
+    return Shared(
+        config,
+        context,
+        Revocation(config, context, surroundings.responders, counters),
+        connector,
+        Connector(loop, config, prepared.redirect, log) if prepared.redirect is not None else None,
+        RequestedTargets(config, connector),
+        protocol_of(config),
+        surroundings.programs,
+        surroundings.scratch,
+        surroundings.readiness,
+        log,
+        counters,
+        AccessControl(config, prepared.wrappers),
+        Refusals(log, counters, loop.time),
+        prepared.gate,
+        surroundings.tracing,
+        [],
+    )
+
+
 class RunningService:
     """A service at work. `start` it; `stop_accepting` for a drain; `connections` are those that live."""
 
@@ -89,28 +114,8 @@ class RunningService:
         self._log = log
         self._loop = surroundings.readiness.loop
         self._idents = surroundings.idents
-        config, context, responders = prepared.config, prepared.context, surroundings.responders
-        connector = Connector(self._loop, config, prepared.targets, log)
-        self._shared = Shared(
-            config,
-            context,
-            Revocation(config, context, responders, self.counters),
-            connector,
-            Connector(self._loop, config, prepared.redirect, log) if prepared.redirect is not None else None,
-            RequestedTargets(config, connector),
-            protocol_of(config),
-            surroundings.programs,
-            surroundings.scratch,
-            surroundings.readiness,
-            log,
-            self.counters,
-            AccessControl(config, prepared.wrappers),
-            Refusals(log, self.counters, self._loop.time),
-            prepared.gate,
-            surroundings.tracing,
-            [],
-        )
-        self._stapling = StapleRenewal(config, context, responders, log)
+        self._shared = share(prepared, surroundings, log, self.counters)
+        self._stapling = StapleRenewal(prepared.config, prepared.context, surroundings.responders, log)
         self._upkeep = [
             Upkeep(connector, log)
             for connector in (self._shared.connector, self._shared.redirect)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from culvert.access import AccessControl
 from culvert.admission import Gate
 from culvert.config.model import Service
-from culvert.connect import Connector
 from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.negotiate.script import Protocol
@@ -16,6 +15,7 @@ from culvert.refusals import Refusals
 from culvert.requested import RequestedTargets
 from culvert.revocation import Revocation
 from culvert.spawn import Programs
+from culvert.targets import Connector
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
 from culvert.trace import Tracing

@@ -14,8 +14,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from culvert import privileges, worker
@@ -27,16 +26,9 @@ from culvert.jail import Place
 from culvert.log import Channel
 from culvert.notify import Notifier
 from culvert.privileges import ExitStatus
+from culvert.succession import Serving, Succession
 from culvert.watch import Host, Renewal, Watched
 from culvert.worker import Worker
-
-
-@dataclass(frozen=True, slots=True)
-class _Leaving:
-    """A generation that was replaced, and the worker that sees its connections to their end."""
-
-    generation: Generation
-    worker: Worker
 
 
 class SingleProcess:
@@ -48,8 +40,7 @@ class SingleProcess:
         self._build = build
         self._notifier = notifier or Notifier()
         self._generation: Generation
-        self._worker: Worker
-        self._leaving: dict[asyncio.Task[None], _Leaving] = {}
+        self._succession = Succession()
         self._drain: Drain | None = None
         self._stopped = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -119,8 +110,7 @@ class SingleProcess:
             if self._pid_file is not None:
                 self._pid_file.create()
             self._generation.close_jail()
-            self._start(self._generation, Worker(self._generation.assignment(0)))
-            self._generation.announce()
+            self._commit(Serving(self._generation, Worker(self._generation.assignment(0))))
             self._tell_of_start()
             self._watch_files()
             await self._stopped.wait()
@@ -141,10 +131,10 @@ class SingleProcess:
         self._notifier.alive()
         asyncio.get_running_loop().call_later(interval, self._say_alive, interval)
 
-    def _start(self, generation: Generation, fresh: Worker) -> None:
-        worker.report_faults(asyncio.get_running_loop(), generation.main)
-        self._generation, self._worker = generation, fresh
-        fresh.start()
+    def _commit(self, fresh: Serving) -> None:
+        worker.report_faults(asyncio.get_running_loop(), fresh.generation.main)
+        self._generation = fresh.generation
+        self._succession.commit(fresh)
 
     # The end.
 
@@ -165,23 +155,18 @@ class SingleProcess:
         assert drain is not None  # noqa: S101  nothing else has woken this
         if drain.waits:
             await self._wait_for_connections(drain)
-        left = self._open_connections()
+        left = self._succession.open_connections
         drain.cut(left)
         if left:
             self._log.notice(f"Ending {left} connection(s)")
-        for task in self._leaving:
-            task.cancel()
-        ending = asyncio.get_running_loop().create_task(self._worker.end())
-        await asyncio.wait([ending, *self._leaving])
+        await self._succession.end()
         return drain.conclude()
 
     async def _wait_for_connections(self, drain: Drain) -> None:
-        self._worker.abandon_listeners()
-        self._generation.retire(None)
-        self._notifier.status(drain.waiting(self._open_connections()))
+        self._succession.stop_accepting()
+        self._notifier.status(drain.waiting(self._succession.open_connections))
         loop = asyncio.get_running_loop()
-        own = loop.create_task(self._worker.drain())
-        finished = loop.create_task(_all_over([own, *self._leaving]))
+        finished = loop.create_task(self._succession.drain())
         hurried = loop.create_task(self._hurried.wait())
         done, _ = await asyncio.wait(
             [finished, hurried],
@@ -190,14 +175,8 @@ class SingleProcess:
         )
         if not done:
             drain.expire()
-        for task in (own, finished, hurried):
+        for task in (finished, hurried):
             task.cancel()
-
-    def _open_connections(self) -> int:
-        return sum(one.open_connections for one in self._workers())
-
-    def _workers(self) -> list[Worker]:
-        return [self._worker, *(leaving.worker for leaving in self._leaving.values())]
 
     def _remove_pid_file(self) -> None:
         if self._pid_file is None:
@@ -229,13 +208,13 @@ class SingleProcess:
         action()
 
     def _reopen_logs(self) -> None:
-        for generation in (self._generation, *(one.generation for one in self._leaving.values())):
-            for failure in generation.log.reopen():
+        for serving in self._succession:
+            for failure in serving.generation.log.reopen():
                 self._log.error(failure)
 
     def _list_connections(self) -> None:
-        for one in self._workers():
-            one.list_connections()
+        for serving in self._succession:
+            serving.worker.list_connections()
 
     # Reloading: prepare, commit, see the old one off.
 
@@ -244,7 +223,7 @@ class SingleProcess:
             return
         self._notifier.reloading()
         try:
-            generation, fresh = self._prepare()
+            fresh = self._prepare()
         except (ConfigurationError, OSError) as error:
             if not self._renewal.waits(error):
                 for line in str(error).splitlines():
@@ -257,36 +236,19 @@ class SingleProcess:
             self._log.error("Configuration failed")
             self._goes_on(f"{type(error).__name__}: {error}")
         else:
-            self._commit(generation, fresh)
-            self._notifier.ready(generation.summary)
+            self._commit(fresh)
+            self._notifier.ready(fresh.generation.summary)
             self._watch_files()
 
     def _goes_on(self, reason: str) -> None:
         """Tell the service manager that a reload is over, and has failed."""
         self._notifier.ready(f"Reload failed, {self._generation.summary} as before: {reason}")
 
-    def _prepare(self) -> tuple[Generation, Worker]:
+    def _prepare(self) -> Serving:
         """The next generation and its worker. A failure leaves everything as it was."""
         with privileges.back_in(self._home):
             generation = self._build(self._generation)
-        try:
-            return generation, Worker(generation.assignment(0))
-        except OSError:
-            generation.retire(self._generation)
-            generation.log.close()
-            raise
-
-    def _commit(self, generation: Generation, fresh: Worker) -> None:
-        leaving = _Leaving(self._generation, self._worker)
-        leaving.worker.stop_accepting()
-        self._start(generation, fresh)
-        leaving.generation.retire(generation)
-        generation.announce()  # whoever connects from now on can only meet the new generation
-        task = asyncio.get_running_loop().create_task(
-            _see_off(leaving, generation.options.reload_drain_timeout)
-        )
-        self._leaving[task] = leaving
-        task.add_done_callback(self._leaving.__delitem__)
+        return Serving.of(generation, self._generation)
 
     # Changed files.
 
@@ -332,22 +294,3 @@ class SingleProcess:
             self._renewing = asyncio.get_running_loop().call_later(
                 max(0.0, self._renewal.due - time.monotonic()), self._renew, self._renewal.act
             )
-
-
-async def _see_off(leaving: _Leaving, patience: float | None) -> None:
-    """Let the connections of a generation come to their end, and end them once it takes longer than
-    `patience` seconds; cancelled, end them at once.
-    """
-    try:
-        async with asyncio.timeout(patience):
-            await leaving.worker.drain()
-    except TimeoutError:
-        count = leaving.worker.open_connections
-        leaving.generation.main.notice(f"reloadDrainTimeout exceeded: ending {count} connection(s)")
-    finally:
-        await leaving.worker.end()
-        leaving.generation.log.close()
-
-
-async def _all_over(tasks: Sequence[asyncio.Task[None]]) -> None:
-    await asyncio.wait(tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import weakref
 
 
 class Turn:
@@ -22,6 +23,7 @@ class Turn:
 
     def __init__(self, name: str) -> None:
         self._fd = os.memfd_create(f"culvert-{name}")
+        weakref.finalize(self, os.close, self._fd)
         self._taken = False
 
     def take(self) -> bool:

@@ -132,6 +132,11 @@ class Worker:
         """How many connections live, without those that come to their end already."""
         return sum(not one.over for service in self._services for one in service.connections.values())
 
+    @property
+    def services(self) -> Sequence[RunningService]:
+        """The services at work."""
+        return self._services
+
     def start(self) -> None:
         """Begin to accept."""
         for service in self._services:

@@ -19,7 +19,7 @@ from culvert.negotiate.script import Ends
 from culvert.refusals import RefusedError
 from culvert.resolve import InternetAddress
 
-from .connect.targets import Written
+from .targets.targets import Written
 
 
 def control(lines: str, accept: str = "1") -> AccessControl:

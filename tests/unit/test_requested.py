@@ -12,10 +12,10 @@ import pytest
 
 from culvert import config
 from culvert.address import HostPort
-from culvert.connect import Connector, prepare
 from culvert.errors import ConnectError, Unreached
 from culvert.log import Channel, FileSink, Level, Log
 from culvert.requested import RequestedTargets
+from culvert.targets import Connector, prepare
 
 from .loops import Run
 

@@ -8,9 +8,9 @@ from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
-from culvert.connect import Connector, Upkeep
-from culvert.connect.health import FIRST_PAUSE, LAST_PAUSE, pause_after
 from culvert.errors import ConnectError
+from culvert.targets import Connector, Upkeep
+from culvert.targets.health import FIRST_PAUSE, LAST_PAUSE, pause_after
 
 from ..loops import Run
 from .targets import Listening, Written, closed_port, connector_of, endpoint, reached, service, until

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 from culvert.address import Address, HostPort, show
 from culvert.config.model import Failover, Service
-from culvert.connect.attempt import Attempt, alone
-from culvert.connect.dial import Dialer
-from culvert.connect.endpoint import Endpoint, Source, endpoints_of
-from culvert.connect.health import Health
-from culvert.connect.lookups import Find, Lookups
-from culvert.connect.preparation import Targets
-from culvert.connect.race import Leg, Plan, Race, time_alone
-from culvert.connect.report import ClientReport
-from culvert.connect.target import Backend, Target
 from culvert.errors import BackendError, ConnectError, Unreached
 from culvert.log import Channel
 from culvert.resolve import InternetAddress, SocketAddress
+from culvert.targets.attempt import Attempt, alone
+from culvert.targets.dial import Dialer
+from culvert.targets.endpoint import Endpoint, Source, endpoints_of
+from culvert.targets.health import Health
+from culvert.targets.lookups import Find, Lookups
+from culvert.targets.preparation import Targets
+from culvert.targets.race import Leg, Plan, Race, time_alone
+from culvert.targets.report import ClientReport
+from culvert.targets.target import Backend, Target
 
 Permit = Callable[[SocketAddress], None]
 """Raises BackendError for an address that must not be connected to."""

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culvert.address import HostPort
-from culvert.connect.board import Board
-from culvert.connect.endpoint import Endpoint
+from culvert.targets.board import Board
+from culvert.targets.endpoint import Endpoint
 
 
 def endpoint(port: int) -> Endpoint:

@@ -7,14 +7,14 @@ import math
 from collections.abc import Coroutine
 
 from culvert.address import HostPort, show
-from culvert.connect.connector import Connector
-from culvert.connect.endpoint import Endpoint
-from culvert.connect.health import pause_after
-from culvert.connect.race import Leg, Plan, Race
-from culvert.connect.report import ProbeReport
-from culvert.connect.target import Backend, Target
 from culvert.errors import ConnectError, os_reason
 from culvert.log import Channel
+from culvert.targets.connector import Connector
+from culvert.targets.endpoint import Endpoint
+from culvert.targets.health import pause_after
+from culvert.targets.race import Leg, Plan, Race
+from culvert.targets.report import ProbeReport
+from culvert.targets.target import Backend, Target
 
 ANSWER_AGE = 30.0
 """Seconds after which a name is looked up again. The resolver does not tell for how long its answer holds;

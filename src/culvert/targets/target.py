@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from culvert.address import Address, HostPort, show
-from culvert.connect.endpoint import LOCALHOST, Endpoint, is_address
+from culvert.targets.endpoint import LOCALHOST, Endpoint, is_address
 
 
 class Backend:

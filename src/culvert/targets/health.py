@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from culvert.config.model import Service
-from culvert.connect.board import Board
-from culvert.connect.target import Backend
 from culvert.log import Channel
+from culvert.targets.board import Board
+from culvert.targets.target import Backend
 
 FIRST_PAUSE = 1.0
 """Seconds until an address that failed is tried again in the background; the pause doubles each time."""

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culvert.address import HostPort
-from culvert.connect import Endpoint
-from culvert.connect.dial import cause_of
-from culvert.connect.endpoint import ADDRESS_LIMIT, interleaved, usable
 from culvert.errors import ConnectError, Unreached
+from culvert.targets import Endpoint
+from culvert.targets.dial import cause_of
+from culvert.targets.endpoint import ADDRESS_LIMIT, interleaved, usable
 
 from ..loops import Run
 from .targets import Listening, Written, closed_port, connector_of, descriptors, endpoint, reached, service

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from culvert.address import Address
-from culvert.connect.endpoint import Endpoint
+from culvert.targets.endpoint import Endpoint
 
 THREAD_LIMIT = 16
 """Most look-ups at a time for one service: names that clients ask for may be made to hang."""

@@ -8,9 +8,9 @@ import socket
 
 from culvert import sockopt
 from culvert.config.model import Service
-from culvert.connect.endpoint import Endpoint, Source
 from culvert.errors import Unreached
 from culvert.resolve import SocketAddress
+from culvert.targets.endpoint import Endpoint, Source
 
 _CAUSES = {
     errno.ECONNREFUSED: Unreached.REFUSED,

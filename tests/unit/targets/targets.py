@@ -13,8 +13,8 @@ from pathlib import Path
 from culvert import config
 from culvert.address import Address, HostPort
 from culvert.config.model import Service
-from culvert.connect import Connector, Endpoint, Targets, prepare
 from culvert.log import Channel, FileSink, Level, Log
+from culvert.targets import Connector, Endpoint, Targets, prepare
 
 
 def service(*options: str) -> Service:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from culvert.address import Address, HostPort
 from culvert.config.model import Service
-from culvert.connect.board import Board
-from culvert.connect.endpoint import Endpoint, endpoints_of
 from culvert.errors import ConfigurationError, os_reason
 from culvert.log import Channel
 from culvert.resolve import SocketAddress, resolve
+from culvert.targets.board import Board
+from culvert.targets.endpoint import Endpoint, endpoints_of
 
 
 @dataclass(frozen=True, slots=True)

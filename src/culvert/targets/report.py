@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from culvert.address import show
-from culvert.connect.dial import is_own
-from culvert.connect.health import Health
-from culvert.connect.target import Backend, Target
 from culvert.errors import os_reason
 from culvert.log import Channel
+from culvert.targets.dial import is_own
+from culvert.targets.health import Health
+from culvert.targets.target import Backend, Target
 
 
 class ClientReport:

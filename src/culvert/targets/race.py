@@ -20,12 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from culvert.connect.attempt import Attempt
-from culvert.connect.dial import Dialer, cause_of
-from culvert.connect.endpoint import Endpoint, Source
-from culvert.connect.lookups import Answer, Lookups
-from culvert.connect.target import Backend, Target
 from culvert.errors import ConnectError, Unreached
+from culvert.targets.attempt import Attempt
+from culvert.targets.dial import Dialer, cause_of
+from culvert.targets.endpoint import Endpoint, Source
+from culvert.targets.lookups import Answer, Lookups
+from culvert.targets.target import Backend, Target
 
 ATTEMPT_DELAY = 0.25
 """Seconds that an address of a target has for itself before the next one is tried too (RFC 8305, 5)."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import mmap
 import time
 
-from culvert.connect.endpoint import Endpoint
+from culvert.targets.endpoint import Endpoint
 
 PLACES = 251
 """More than a service usually has addresses; a prime, for hashes are spread by it."""

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from culvert.connect import Connector, Upkeep
 from culvert.errors import ConnectError, Unreached
+from culvert.targets import Connector, Upkeep
 
 from ..loops import Run
 from .targets import (

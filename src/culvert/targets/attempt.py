@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 
-from culvert.connect.target import Backend
+from culvert.targets.target import Backend
 
 
 class Attempt:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from culvert.address import HostPort, UnixPath
-from culvert.connect import Connector, Endpoint, Targets, prepare
 from culvert.errors import BackendError, ConfigurationError
+from culvert.targets import Connector, Endpoint, Targets, prepare
 
 from ..loops import Run
 from .targets import Written, closed_port, service

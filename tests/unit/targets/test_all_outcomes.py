@@ -9,8 +9,8 @@ import socket
 import pytest
 
 from culvert.address import HostPort
-from culvert.connect import Endpoint, Targets
 from culvert.errors import ConnectError
+from culvert.targets import Endpoint, Targets
 
 from ..loops import Run
 from .targets import Listening, Written, closed_port, connector_of, descriptors, service

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pytest
 
 from culvert.address import HostPort
-from culvert.connect import Endpoint
-from culvert.connect.lookups import THREAD_LIMIT
 from culvert.errors import BackendError, ConnectError, Unreached
 from culvert.resolve import SocketAddress
+from culvert.targets import Endpoint
+from culvert.targets.lookups import THREAD_LIMIT
 
 from ..loops import Run
 from .targets import Listening, Names, Written, closed_port, connector_of, endpoint, service
