@@ -57,7 +57,7 @@ class Succession:
             before.generation.retire(fresh.generation)
         fresh.generation.announce()  # whoever connects from now on can only meet the new generation
         if before is not None:
-            self._leave(before, fresh.generation.options.reload_drain_timeout)
+            self._leave(before, fresh.generation.options.reload_drain_timeout, succeeded=True)
 
     def stop_accepting(self) -> None:
         """Take no new connection, and let go of the addresses. Those that live go on."""
@@ -65,7 +65,7 @@ class Succession:
             current, self._current = self._current, None
             current.worker.abandon_listeners()
             current.generation.retire(None)
-            self._leave(current, None)
+            self._leave(current, None, succeeded=False)
 
     @property
     def open_connections(self) -> int:
@@ -88,14 +88,14 @@ class Succession:
         if waiting:
             await asyncio.wait(waiting)
 
-    def _leave(self, serving: Serving, patience: float | None) -> None:
-        task = asyncio.get_running_loop().create_task(self._see_off(serving, patience))
+    def _leave(self, serving: Serving, patience: float | None, *, succeeded: bool) -> None:
+        task = asyncio.get_running_loop().create_task(self._see_off(serving, patience, succeeded=succeeded))
         self._leaving[task] = serving
         task.add_done_callback(self._leaving.__delitem__)
 
-    async def _see_off(self, serving: Serving, patience: float | None) -> None:
+    async def _see_off(self, serving: Serving, patience: float | None, *, succeeded: bool) -> None:
         """Let the connections of a generation come to their end, and end them once it takes longer than
-        `patience` seconds; cancelled, end them at once.
+        `patience` seconds; cancelled, end them at once. One that has no successor has the log to the end.
         """
         try:
             async with asyncio.timeout(patience):
@@ -106,4 +106,5 @@ class Succession:
         finally:
             await serving.worker.end()
             self._on_left(serving)
-            serving.generation.log.close()
+            if succeeded:
+                serving.generation.log.close()

@@ -128,12 +128,8 @@ async def connect(
     finally:
         if not opened:
             readiness.close()
-    extra = {
-        "tls": TlsSession.of(engine),
-        "peername": sock.getpeername(),
-        "sockname": sock.getsockname(),
-        "socket": sock,
-    }
+    ends = {"peername": sock.getpeername(), "sockname": sock.getsockname(), "socket": sock}
+    extra = {"tls": TlsSession.of(engine), **ends}
     secure = Secure(readiness, engine, sock, readiness.close, service.timeout_close)
     return open_streams(secure, extra, limit, opening.heard)
 
