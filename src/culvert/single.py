@@ -64,6 +64,8 @@ class SingleProcess:
             self._detach(self._generation.options)
             with worker.running_loop() as loop:
                 status = loop.run_until_complete(self._live())
+                # One that comes now has nothing left to end, and would change the exit status.
+                signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT))
         except (ConfigurationError, OSError) as error:
             configured = isinstance(error, ConfigurationError)
             if configured and self._report is None:

@@ -89,7 +89,7 @@ class HAProxy(_Server):
     def __init__(self, folder: Path, sections: str, listening: Listening) -> None:
         path = folder / "haproxy.cfg"
         path.write_text(
-            # It takes no descriptor beyond what it reckons with, and what is handed to it may have a high number.
+            # It refuses a descriptor whose number is beyond what it reckons with.
             "global\n maxconn 4000\n nbthread 1\n"
             "defaults\n timeout connect 10s\n timeout client 20s\n timeout server 20s\n" + sections
         )
