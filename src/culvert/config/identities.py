@@ -7,13 +7,13 @@ match is refused: its operator would learn of it only from the peers that it loc
 from __future__ import annotations
 
 import binascii
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from culvert.config.addresses import MAX_HOST
 from culvert.config.model import AllowKind, AllowRule
+from culvert.config.networks import exact_network
 from culvert.config.values import BadValue, Form
 
 MAX_URI = 2048
@@ -73,17 +73,8 @@ def _email(text: str) -> str:
 
 
 def _ip(text: str) -> str:
-    address, slash, length = text.partition("/")
-    if "%" in text or (slash and not (length.isascii() and length.isdigit())):
-        raise BadValue()
-    try:
-        first = ipaddress.ip_address(address)
-        network = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise BadValue() from None
-    if network.network_address != first:
-        raise BadValue("a network in which every bit behind LENGTH is 0", f'did you mean "{network}"?')
-    return str(network) if slash else str(first)
+    found = exact_network(text)
+    return str(found) if "/" in text else str(found.network_address)
 
 
 def _pin(text: str) -> str:

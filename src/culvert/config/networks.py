@@ -13,8 +13,8 @@ UNIX = "unix"
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
-def network(text: str) -> Network:
-    """A network or a single address; one of mapped IPv4 addresses as what it is (RFC 4291, 2.5.5.2)."""
+def exact_network(text: str) -> Network:
+    """A network by its first address, or a single address, as it is written. Raises BadValue."""
     address, slash, length = text.partition("/")
     if "%" in text or (slash and not (length.isascii() and length.isdigit())):
         raise BadValue()
@@ -25,6 +25,12 @@ def network(text: str) -> Network:
         raise BadValue() from None
     if found.network_address != first:
         raise BadValue("a network in which every bit behind LENGTH is 0", f'did you mean "{found}"?')
+    return found
+
+
+def network(text: str) -> Network:
+    """The same; one of mapped IPv4 addresses as what it is (RFC 4291, 2.5.5.2)."""
+    found = exact_network(text)
     if isinstance(found, ipaddress.IPv6Network) and found.subnet_of(_MAPPED):
         mapped = found.network_address.packed[-4:]
         return ipaddress.IPv4Network((mapped, found.prefixlen - _MAPPED.prefixlen))
