@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from culvert.arrival import arrive
 from culvert.config.model import Transparent
 from culvert.connect import Endpoint
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
-from culvert.errors import BackendError, os_reason
+from culvert.errors import BackendError, ConnectError, os_reason
 from culvert.log import Channel
 from culvert.negotiate.script import Ends, LeftError, NegotiationError, Side, say
 from culvert.refusals import RefusedError
@@ -32,6 +33,7 @@ from culvert.securing import Securing
 from culvert.shared import Shared
 from culvert.spawn import Program
 from culvert.stream import End, Stream
+from culvert.tally import Cell
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
 from culvert.transparent import ClientSource, original_destination
@@ -59,6 +61,7 @@ class Connection:
         "_accepted",
         "_address",
         "_addressed",
+        "_asked",
         "_endpoint",
         "_ends",
         "_leave",
@@ -99,6 +102,7 @@ class Connection:
         self._endpoint: Endpoint | None = None
         self._leave: Callable[[Endpoint], None] | None = None
         self._target = "the target"
+        self._asked = 0.0
         self._relay: Relay | None = None
         self._program: Program | None = None
         self.peer = _shown(shared, accepted, address)
@@ -133,6 +137,8 @@ class Connection:
             end = End.REFUSED
             self._log_refusal(error)
         except BackendError as error:
+            if isinstance(error, ConnectError):
+                self._shared.counters.unreached[error.cause.name.lower()] += 1
             if Side.CLIENT in self._addressed:
                 end = End.NEGOTIATION_FAILED  # it was told, and is not reset
             self.log.error(str(error))
@@ -221,6 +227,7 @@ class Connection:
             self._streams[Side.SERVER] = self._start_program(self._client_variables())
             return None
         source, towards = self._route()
+        self._asked = time.perf_counter()
         if redirect is not None:
             self.log.notice("Redirecting connection")
             return self._reached(*await redirect.connect(self.log, source), redirect.release)
@@ -232,6 +239,7 @@ class Connection:
     def _reached(
         self, sock: socket.socket, endpoint: Endpoint, leave: Callable[[Endpoint], None] | None = None
     ) -> SocketAddress:
+        self._shared.counters.took(Cell.CONNECT_TIME, time.perf_counter() - self._asked)
         self._leave = leave
         self._streams[Side.SERVER], self._endpoint = sock, endpoint
         self._target = show(endpoint.sockaddr)
@@ -302,7 +310,9 @@ class Connection:
         plain = Side.CLIENT if shared.config.client else Side.SERVER
         limits = Limits(shared.config.timeout_idle, shared.config.timeout_close)
         assert self._tls is not None  # noqa: S101  `_secure` was here
-        relay = Relay(shared.readiness, engine, self._tls, self._stream(plain), limits)
+        relay = Relay(
+            shared.readiness, engine, self._tls, self._stream(plain), limits, carried=shared.counters.carried
+        )
         self._relay = relay
         if self._program is not None and self._program.status is not None:
             shared.readiness.loop.call_soon(relay.plain_exits)  # it was quicker than we
@@ -333,8 +343,6 @@ class Connection:
         if relay is not None:
             self._log_end(relay, end)
             counters.truncated += relay.truncated
-            counters.sent_to_tls += relay.sent_to_tls
-            counters.sent_to_plain += relay.sent_to_plain
         counters.ended[end.value] += 1
         if end is End.REFUSED:  # there may be many, and they have their line
             await self._close_streams(end)

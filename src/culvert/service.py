@@ -36,6 +36,7 @@ from culvert.shared import Host, Shared
 from culvert.spawn import Programs
 from culvert.staple_renewal import StapleRenewal
 from culvert.stream import Stream
+from culvert.tally import Tally
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
 from culvert.turn import Turn
@@ -64,6 +65,8 @@ class Prepared:
     wrappers: TcpWrappers | None
     gate: Gate | None
     """What limits its connections, if anything does."""
+    tally: Tally | None = None
+    """Where its numbers are seen by other processes, if they are to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,14 @@ class RunningService:
 
     def __init__(self, prepared: Prepared, surroundings: Surroundings, log: Channel) -> None:
         self.config = prepared.config
-        self.counters = Counters()
+        self.counters = Counters(prepared.tally)
         self.connections: dict[asyncio.Task[None], Connection] = {}
         self._log = log
         self._loop = surroundings.readiness.loop
         self._idents = surroundings.idents
         config, context, responders = prepared.config, prepared.context, surroundings.responders
-        connector = Connector(self._loop, config, prepared.targets, log)
+        show = None if prepared.tally is None else self.counters.show_target
+        connector = Connector(self._loop, config, prepared.targets, log, show=show)
         self._shared = Shared(
             config,
             context,
@@ -250,8 +254,13 @@ class RunningService:
     def _launch(self, connection: Connection) -> asyncio.Task[None]:
         task = self._loop.create_task(self._guard(connection))
         self.connections[task] = connection
-        task.add_done_callback(self.connections.__delitem__)
+        self.counters.open += 1
+        task.add_done_callback(self._forget)
         return task
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self.connections[task]
+        self.counters.open -= 1
 
     async def _guard(self, connection: Connection) -> None:
         """The border at which a fault of Culvert's own ends one connection and nothing else."""

@@ -32,8 +32,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"watch"}),
     frozenset({"privileges"}),
     frozenset({"worker", "server"}),
-    frozenset({"control"}),
     frozenset({"admin"}),
+    frozenset({"control"}),
     frozenset({"service"}),
     frozenset({"connection"}),
     frozenset({"securing", "arrival"}),
@@ -52,7 +52,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"config"}),
     frozenset({"address"}),
     frozenset({"metrics", "idents", "turn", "ledger", "capabilities"}),
-    frozenset({"errors"}),
+    frozenset({"tally", "errors"}),
     frozenset({"version"}),
 )
 
