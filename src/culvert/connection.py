@@ -115,6 +115,11 @@ class Connection:
         return self._securing.log
 
     @property
+    def service(self) -> str:
+        """The name of that service."""
+        return self._shared.config.name
+
+    @property
     def _shared(self) -> Shared:
         return self._securing.shared
 
@@ -144,9 +149,9 @@ class Connection:
             self.log.error(str(error))
         except OSError as error:
             self.log.error(f"{os_reason(error)} ({error.errno})")
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             end = End.CLOSED
-            self.log.notice("Connection ended with its worker")
+            self.log.notice(f"Connection ended {error.args[0] if error.args else 'with its worker'}")
             raise
         finally:
             if self._place is not None:
@@ -161,6 +166,25 @@ class Connection:
             f"Service [{self._shared.config.name}] connection [{self.ident}] from {self.peer}: {state}, "
             f"{now - self.started:.0f} s, {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket"
         )
+
+    def facts(self, now: float) -> dict[str, object]:
+        """What `describe` says and more, for programs. What a peer sent may be among it."""
+        relay, engine = self._relay, self._securing.engine
+        tls = None
+        if relay is not None and engine is not None:
+            tls = {"version": engine.version, "cipher": engine.cipher[0], "group": engine.group}
+        return {
+            "id": self.ident,
+            "service": self._shared.config.name,
+            "peer": self.peer,
+            "target": self._target if Side.SERVER in self._streams else None,
+            "state": "setup" if relay is None else "open",
+            "seconds": round(now - self.started, 3),
+            "to_tls": 0 if relay is None else relay.sent_to_tls,
+            "to_plain": 0 if relay is None else relay.sent_to_plain,
+            "sni": self._securing.server_name,
+            "tls": tls,
+        }
 
     async def _serve(self) -> End:
         if self._accepted is not None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import enum
+import json
+import re
+from dataclasses import asdict, dataclass
+
 READY = b"ready"
 """From a worker: it serves."""
 
@@ -28,3 +33,51 @@ MESSAGE_LIMIT = 1024
 
 DESCRIPTOR_LIMIT = 8
 """More than a log has sinks."""
+
+REQUEST = b"request: "
+"""From the process of the admin endpoint, and passed on to workers by the supervisor: a `Request`. One
+descriptor comes with it, a socket of type SOCK_SEQPACKET to write answers to."""
+
+_IDENT = re.compile(r"[A-Za-z0-9_-]{0,64}")
+
+
+class Action(enum.Enum):
+    """What the admin endpoint may ask for."""
+
+    LIST = "list"
+    END = "end"
+    LEVEL = "level"
+    RELOAD = "reload"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that the admin endpoint asks for: `ident` of END, `level` of LEVEL, the others of LIST."""
+
+    action: Action
+    ident: str = ""
+    level: int = 0
+    limit: int = 0
+    service: str | None = None
+
+    def encode(self) -> bytes:
+        """The message."""
+        return REQUEST + json.dumps(asdict(self) | {"action": self.action.value}).encode()
+
+    @classmethod
+    def decode(cls, message: bytes) -> Request:
+        """What a message asks for, which may be anything. Raises ValueError."""
+        try:
+            found = cls(**json.loads(message.removeprefix(REQUEST)))
+            request = cls(Action(found.action), found.ident, found.level, found.limit, found.service)
+            sound = (
+                _IDENT.fullmatch(request.ident) is not None
+                and type(request.level) is type(request.limit) is int
+                and 0 <= request.level <= 7
+                and isinstance(request.service, str | None)
+            )
+        except (TypeError, RecursionError) as error:
+            raise ValueError(str(error)) from None
+        if not sound:
+            raise ValueError("a field of the request is out of its range")
+        return request

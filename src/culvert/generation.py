@@ -11,12 +11,15 @@ import dataclasses
 import datetime
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from culvert import capabilities, config, connect, libwrap, privileges, transparent, worker
 from culvert.address import Address, UnixPath, show
+from culvert.admin.door import Door, open_door
+from culvert.admin.overview import DAEMON, Overview
 from culvert.admission import Gate, gates
 from culvert.config.model import Configuration, GlobalOptions, Service, Transparent
 from culvert.descriptors import Demand, DescriptorLimit
@@ -25,7 +28,9 @@ from culvert.idents import ConnectionNumbers
 from culvert.ledger import Ledger
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import Channel, Level, Log, open_log
+from culvert.metrics import Event, note
 from culvert.service import Prepared
+from culvert.tally import Cell
 from culvert.tls import fips, psk
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
@@ -94,6 +99,8 @@ class Generation:
     """What its workers and those before them hold; None where nothing was ever limited."""
     descriptors: DescriptorLimit | None
     """Where this process has raised its own: programs get the one of before."""
+    door: Door | None = None
+    """Where the admin endpoint is, where there is one."""
     jailed: bool = False
     """Whether this process is in the jail, where the paths of its files start at the root."""
 
@@ -109,11 +116,33 @@ class Generation:
                 for failure in prepared.listener.take_over():
                     main.error(failure)
                 _announce_listener(main, prepared.config.name, prepared.listener)
+        for address in self.door.addresses if self.door is not None else ():
+            main.info(f"Admin endpoint bound to {show(address)}")
         main.info("Accepting new connections")
 
     def run_worker(self, control: socket.socket, index: int) -> int:
+        door, ledger = self.door, self.ledger
+        if door is None or ledger is None or not self.administers(index):
+            for bound in door.bound if door is not None else ():
+                bound.sock.close()
+            self.close_jail()
+            return worker.serve(self.assignment(index), control)
+        from culvert.admin.process import AdminProcess  # noqa: PLC0415  no other process needs its libraries
+
+        for bound in self._listening():
+            bound.sock.close()
         self.close_jail()
-        return worker.serve(self.assignment(index), control)
+        overview = Overview(self.services, ledger)
+        return worker.obey(
+            lambda: AdminProcess(door, overview, ledger, control, self.main), self.log, self.main, control
+        )
+
+    def administers(self, index: int) -> bool:
+        return self.door is not None and index == self.workers - 1
+
+    def note(self, event: Event) -> None:
+        if self.door is not None and self.ledger is not None:
+            note(self.ledger.tally(DAEMON), event)
 
     def close_jail(self) -> None:
         """Give up in this process, for good, what it takes to prepare but not to serve."""
@@ -151,6 +180,10 @@ class Generation:
 
     def bound(self) -> list[Bound]:
         """All that it listens on."""
+        return [*self._listening(), *(self.door.bound if self.door is not None else ())]
+
+    def _listening(self) -> list[Bound]:
+        """What its services listen on."""
         return [bound for one in self.services if one.listener is not None for bound in one.listener.bound]
 
     def _without(self, other: Generation | None) -> list[Bound]:
@@ -251,6 +284,7 @@ class _Build:
             # Before the log: a start that finds its ports taken, by the daemon that runs already perhaps,
             # must not empty that one's log file.
             listeners = [self._listener(service) for service in services]
+            door = None if self._inetd else open_door(options, self._binder)
             log = open_log(options, first=self._previous is None, jailed=jailed)
         except BaseException:
             self._binder.undo()
@@ -264,11 +298,7 @@ class _Build:
             for service in () if jailed else services:
                 if (warning := libwrap.lets_everybody_in(service, options.chroot)) is not None:
                     main.warning(warning)
-            prepared = self._prepare(
-                zip(services, contexts, listeners, strict=True),
-                gates(options.limits, services, ledger) if ledger is not None else {},
-                main,
-            )
+            prepared = self._prepare(zip(services, contexts, listeners, strict=True), options, ledger, main)
             main.notice("Configuration successful")
         except BaseException:
             self._binder.undo()
@@ -277,7 +307,7 @@ class _Build:
         return Generation(
             options,
             log,
-            _worker_count(options),
+            _process_count(options),
             identity,
             prepared,
             ConnectionNumbers() if self._previous is None else self._previous.numbers,
@@ -285,6 +315,7 @@ class _Build:
             watched,
             ledger,
             self._descriptors,
+            door,
             jailed,
         )
 
@@ -323,10 +354,15 @@ class _Build:
     def _prepare(
         self,
         parts: Iterable[tuple[Service, TlsContext, Listener | None]],
-        gate_of: Mapping[str, Gate],
+        options: GlobalOptions,
+        ledger: Ledger | None,
         main: Channel,
     ) -> tuple[Prepared, ...]:
-        return tuple(
+        parts = list(parts)
+        gate_of: Mapping[str, Gate] = {}
+        if ledger is not None:
+            gate_of = gates(options.limits, [service for service, _, _ in parts], ledger)
+        prepared = tuple(
             Prepared(
                 service,
                 context,
@@ -339,10 +375,12 @@ class _Build:
             )
             for service, context, listener in parts
         )
+        return prepared if ledger is None or options.admin is None else _counted(prepared, ledger)
 
     def _ledger(self, options: GlobalOptions, services: Sequence[Service]) -> Ledger | None:
         known = self._previous.ledger if self._previous is not None else None
-        if known is None and (options.limits or any(service.limits for service in services)):
+        limited = options.limits or any(service.limits for service in services)
+        if known is None and (limited or options.admin is not None):
             return Ledger()
         return known
 
@@ -397,8 +435,17 @@ def _report_descriptors(demand: Demand, limit: int, main: Channel) -> None:
         main.info(f"A process may open {limit} descriptors, enough for {demand.room(limit)} connections")
 
 
-def _worker_count(options: GlobalOptions) -> int:
-    return len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+def _process_count(options: GlobalOptions) -> int:
+    """How many workers, and one process more for the admin endpoint; that of no fork has no other."""
+    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    return workers + 1 if workers and options.admin is not None else workers
+
+
+def _counted(prepared: tuple[Prepared, ...], ledger: Ledger) -> tuple[Prepared, ...]:
+    """The services with what they count seen by the admin endpoint."""
+    daemon = ledger.tally(DAEMON).ended
+    daemon[Cell.SINCE] = daemon[Cell.SINCE] or int(time.time())
+    return tuple(dataclasses.replace(one, tally=ledger.tally(one.config.name)) for one in prepared)
 
 
 def _check_jail(options: GlobalOptions) -> None:

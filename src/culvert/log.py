@@ -186,10 +186,12 @@ class Log:
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = tuple(sinks)
+        self.level: int | None = None
+        """What is logged instead of what `debug` says, where that was changed while running."""
 
     def channel(self, debug: Debug, ident: str) -> Channel:
         """A channel that lets through what `debug` allows, under the identity `ident`."""
-        return Channel(self, debug.level, debug.facility, ident)
+        return Channel(self, debug.level if self.level is None else self.level, debug.facility, ident)
 
     def write(self, level: int, facility: int, ident: str, text: str) -> None:
         tag = b"LOG%d[%b]: " % (level, clean(ident))

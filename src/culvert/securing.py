@@ -110,7 +110,7 @@ class Securing:
             redirected=self.redirected,
             version=engine.version,
             cipher=engine.cipher[0],
-            server_name=self._server_name or engine.server_name,
+            server_name=self.server_name,
             protocol=engine.protocol,
             certificate=certificate,
             verified=certificate is not None and verified and not self.redirected,
@@ -119,6 +119,11 @@ class Securing:
             key_algorithm=self.shared.context.key_algorithm,
             signature_algorithm=self.shared.context.signature_algorithm,
         )
+
+    @property
+    def server_name(self) -> str | None:
+        """The server name that was asked for, as far as it is known."""
+        return self._server_name or (self.engine.server_name if self.engine is not None else None)
 
     @property
     def established(self) -> Engine:

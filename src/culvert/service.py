@@ -181,6 +181,18 @@ class RunningService:
         for task in self._tasks():
             task.cancel()
 
+    def end_connection(self, ident: str) -> int:
+        """End the connections of this identity now; how many there were."""
+        found = [task for task, connection in self.connections.items() if connection.ident == ident]
+        for task in found:
+            task.cancel("over the admin endpoint")
+        return len(found)
+
+    def set_level(self, level: int) -> None:
+        """Log what is of this level and above, also of the connections that live."""
+        for channel in (self._log, *(connection.log for connection in self.connections.values())):
+            channel.level = level
+
     def targets(self) -> list[TargetState]:
         """How the addresses of the service's targets fare in this worker."""
         return self._shared.connector.states()

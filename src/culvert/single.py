@@ -9,6 +9,7 @@ ports may be out of its reach; then the running configuration goes on, as with a
 from __future__ import annotations
 
 import asyncio
+import importlib
 import math
 import signal
 import socket
@@ -16,16 +17,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from culvert import privileges, worker
+from culvert.admin import operations
+from culvert.admin.operations import Listing, Outcome
+from culvert.admin.overview import DAEMON, Overview
 from culvert.config.model import Foreground, GlobalOptions
+from culvert.control import Action, Request
 from culvert.errors import ConfigurationError, os_reason
 from culvert.generation import Generation
 from culvert.jail import Place
 from culvert.log import Channel
+from culvert.metrics import Event
 from culvert.privileges import ExitStatus
 from culvert.watch import Host, Renewal, Watched
 from culvert.worker import Worker
+
+if TYPE_CHECKING:
+    from culvert.admin.endpoint import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class SingleProcess:
         self._stopped = asyncio.Event()
         self._pid_file: privileges.PidFile | None = None
         self._report: privileges.StartReport | None = None
+        self._endpoint: Endpoint | None = None
         self._home: Path | None = None
         self._renewal: Renewal
         self._renewing: asyncio.TimerHandle | None = None
@@ -108,6 +119,10 @@ class SingleProcess:
         try:
             if self._pid_file is not None:
                 self._pid_file.create()
+            if self._generation.door is not None or self._generation.options.chroot is not None:
+                importlib.import_module(
+                    "culvert.admin.endpoint"
+                )  # a reload may want it, and a jail has no modules
             self._generation.close_jail()
             self._start(self._generation, Worker(self._generation.assignment(0)))
             self._generation.announce()
@@ -124,13 +139,31 @@ class SingleProcess:
         worker.report_faults(asyncio.get_running_loop(), generation.main)
         self._generation, self._worker = generation, fresh
         fresh.start()
+        leaving, self._endpoint = self._endpoint, self._open_endpoint(generation)
+        if leaving is not None:
+            leaving.leave()
+
+    def _open_endpoint(self, generation: Generation) -> Endpoint | None:
+        """The admin endpoint of a generation, which answers from now on; None where it has none."""
+        if generation.door is None or generation.ledger is None:
+            return None
+        from culvert.admin.endpoint import Endpoint  # noqa: PLC0415  its libraries are for those who ask for it
+
+        overview = Overview(generation.services, generation.ledger)
+        endpoint = Endpoint(generation.door, overview, _Operations(self), generation.main)
+        endpoint.start()
+        return endpoint
 
     async def _end(self) -> None:
         """End all connections, also those that are left of earlier generations."""
+        self._generation.note(Event.STOPPING)
         for task in self._leaving:
             task.cancel()
         ending = asyncio.get_running_loop().create_task(self._worker.end())
         await asyncio.wait([ending, *self._leaving])
+        if self._endpoint is not None:
+            self._endpoint.end()
+            await self._endpoint.finished()
 
     def _remove_pid_file(self) -> None:
         if self._pid_file is None:
@@ -183,12 +216,15 @@ class SingleProcess:
             for line in str(error).splitlines():
                 self._log.error(line)
             self._log.error("Configuration failed")
+            self._generation.note(Event.RELOAD_FAILED)
         except Exception as error:  # the running configuration outlives a fault in loading another
             self._renewal.waits(error)
             self._log.fault("Loading the configuration")
             self._log.error("Configuration failed")
+            self._generation.note(Event.RELOAD_FAILED)
         else:
             self._commit(generation, fresh)
+            generation.note(Event.RELOADED)
             self._watch_files()
 
     def _prepare(self) -> tuple[Generation, Worker]:
@@ -211,6 +247,23 @@ class SingleProcess:
         task = asyncio.get_running_loop().create_task(_see_off(leaving))
         self._leaving[task] = leaving
         task.add_done_callback(self._leaving.__delitem__)
+
+    # What the admin endpoint asks for.
+
+    def perform(self, request: Request) -> list[dict[str, Any]]:
+        """Have it done by the worker, and by those that are leaving."""
+        workers = [self._worker, *(leaving.worker for leaving in self._leaving.values())]
+        return [message for one in workers for message in one.perform(request)]
+
+    async def reload(self) -> Outcome:
+        """Load the configuration again."""
+        self._log.notice("A reload was asked for over the admin endpoint")
+        generation = self._generation
+        if generation.ledger is None:
+            return Outcome.FAILED
+        before = operations.reloads(generation.ledger.tally(DAEMON))
+        self._reload()
+        return await operations.outcome(generation.ledger.tally(DAEMON), before)
 
     # Changed files.
 
@@ -256,6 +309,27 @@ class SingleProcess:
             self._renewing = asyncio.get_running_loop().call_later(
                 max(0.0, self._renewal.due - time.monotonic()), self._renew, self._renewal.act
             )
+
+
+class _Operations:
+    """What the endpoint can have done, by the process that it is in."""
+
+    def __init__(self, process: SingleProcess) -> None:
+        self._process = process
+
+    async def connections(self, limit: int, service: str | None) -> Listing:
+        answers = self._process.perform(Request(Action.LIST, limit=limit, service=service))
+        return operations.listing(answers, limit)
+
+    async def end(self, ident: str) -> int:
+        answers = self._process.perform(Request(Action.END, ident=ident))
+        return sum(answer["ended"] for answer in answers)
+
+    async def set_level(self, level: int) -> None:
+        self._process.perform(Request(Action.LEVEL, level=level))
+
+    async def reload(self) -> Outcome:
+        return await self._process.reload()
 
 
 async def _see_off(leaving: _Leaving) -> None:

@@ -13,9 +13,10 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from culvert import control
+from culvert.admin import answers
 from culvert.config.model import GlobalOptions
 from culvert.descriptors import DescriptorLimit
 from culvert.idents import ConnectionNumbers
@@ -93,8 +94,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._readiness = Readiness(self._loop)
         self._prepared = assignment.services
-        log = assignment.log
+        self._log = log = assignment.log
         self._main = assignment.main
+        self._answering: set[asyncio.Task[None]] = set()
         self._programs = Programs(self._loop, _environment(assignment.options), assignment.descriptors)
         surroundings = Surroundings(
             self._readiness,
@@ -160,6 +162,18 @@ class Worker:
         self._programs.end()
         self._readiness.close()
 
+    def answer(self, request: control.Request, sock: socket.socket) -> None:
+        """Do what the admin endpoint asks for, and answer by `sock`, which is closed then."""
+        task = self._loop.create_task(answers.send(sock, self.perform(request)))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    def perform(self, request: control.Request) -> list[dict[str, Any]]:
+        """Do what the admin endpoint asks for; the messages to answer with."""
+        if request.action is control.Action.LEVEL:
+            self._main.level = self._log.level = request.level
+        return list(answers.answers(self._services, request, self._loop.time()))
+
     def list_connections(self) -> None:
         """Write what goes on here to the log (SIGUSR2)."""
         now = self._loop.time()
@@ -175,15 +189,26 @@ class Worker:
                 self._main.notice(connection.describe(now))
 
 
+class Obedient(Protocol):
+    """What a child of the supervisor does at its word; `Worker` says what each is."""
+
+    def start(self) -> None: ...
+    def abandon_listeners(self) -> None: ...
+    async def drain(self) -> None: ...
+    async def end(self) -> None: ...
+    def list_connections(self) -> None: ...
+    def answer(self, request: control.Request, sock: socket.socket) -> None: ...
+
+
 class _Obedience:
     """Does what the supervisor says over the control channel until it says to end."""
 
-    def __init__(self, worker: Worker, log: Log, channel: socket.socket) -> None:
+    def __init__(self, worker: Obedient, log: Log, channel: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         self._worker = worker
         self._log = log
         self._channel = channel
-        self._spares: list[int] = [os.dup(channel.fileno()) for _ in log.descriptors()]
+        self._spares = self._room()
         self._drained: asyncio.Task[None] | None = None
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._answers: dict[bytes, Callable[[], None]] = {
@@ -221,9 +246,16 @@ class _Obedience:
             if message == control.LOG:
                 self._log.adopt(descriptors)
         finally:
-            self._spares = [os.dup(self._channel.fileno()) for _ in self._log.descriptors()]
-        if message != control.LOG:
+            self._spares = self._room()
+        if message.startswith(control.REQUEST):
+            if descriptors:  # it came along, unless descriptors have run out
+                self._worker.answer(control.Request.decode(message), socket.socket(fileno=descriptors[0]))
+        elif message != control.LOG:
             self._answers[message]()
+
+    def _room(self) -> list[int]:
+        """Descriptors to be closed for those that a message may bring: a log's, or one to answer by."""
+        return [os.dup(self._channel.fileno()) for _ in range(max(1, len(self._log.descriptors())))]
 
     def _drain(self) -> None:
         if self._drained is None:
@@ -240,11 +272,16 @@ class _Obedience:
 
 def serve(assignment: Assignment, channel: socket.socket) -> int:
     """Be a worker of a supervisor: serve until `channel` says to end. Returns the exit status."""
+    return obey(lambda: Worker(assignment), assignment.log, assignment.main, channel)
+
+
+def obey(make: Callable[[], Obedient], log: Log, main_log: Channel, channel: socket.socket) -> int:
+    """Be the child of a supervisor that `make` makes, in its event loop, until `channel` says to end."""
     with running_loop() as loop:
-        report_faults(loop, assignment.main)
+        report_faults(loop, main_log)
 
         async def main() -> None:
-            await _Obedience(Worker(assignment), assignment.log, channel).run()
+            await _Obedience(make(), log, channel).run()
 
         loop.run_until_complete(main())
     return 0

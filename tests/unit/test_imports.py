@@ -74,6 +74,9 @@ CONFINED: dict[str, str] = {
     "typer": "culvert.cli",
     "click": "culvert.cli",
     "rich": "culvert.cli",
+    # The libraries of an endpoint that most daemons do not have, and one process of the others.
+    "h11": "culvert.admin.http",
+    "prometheus_client": "culvert.admin.exposition",
     # It starts a thread, which does not go together with a fork.
     "watchfiles": "culvert.watch.process",
     "OpenSSL._util": "culvert.tls._openssl",

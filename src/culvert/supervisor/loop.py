@@ -24,13 +24,16 @@ from pathlib import Path
 
 from culvert import privileges
 from culvert.config.model import Foreground, GlobalOptions
-from culvert.control import DRAIN, LIST, LOG, READY, STOP
+from culvert.control import DRAIN, LIST, LOG, READY, REQUEST, STOP
 from culvert.errors import ConfigurationError, os_reason
 from culvert.jail import Place
 from culvert.log import Channel, Level, Log
+from culvert.metrics import Event
 from culvert.privileges import ExitStatus
+from culvert.supervisor import requests
 from culvert.supervisor.contract import Build, Generation
 from culvert.supervisor.process import Worker, fork_worker, main_channel
+from culvert.supervisor.requests import Means
 from culvert.supervisor.signals import SignalPipe, signal_name
 from culvert.watch import Host, Renewal
 
@@ -191,6 +194,9 @@ class Supervisor:
                 worker.deadline = math.inf
             if self._candidate is not None and all(one.ready for one in self._of(self._candidate)):
                 self._commit(self._candidate)
+        elif message.startswith(REQUEST):
+            means = Means(self._log, self._logs, self._reload, self._tell)
+            requests.obey(worker, message, list(self._workers.values()), means)
         else:
             self._announce_when_drained()
 
@@ -245,10 +251,12 @@ class Supervisor:
             for finding in error.diagnostics:
                 self._log.error(str(finding))
             self._log.error("Configuration failed")
+            self._note(Event.RELOAD_FAILED)
         except Exception:  # the running configuration outlives a fault in loading another
             self._renewal.waits(None)
             self._log.fault("Loading the configuration")
             self._log.error("Configuration failed")
+            self._note(Event.RELOAD_FAILED)
         else:
             self._launch(candidate)
 
@@ -278,6 +286,7 @@ class Supervisor:
                 if not self._tell(worker, DRAIN):
                     worker.deadline = time.monotonic()
             old.retire(new)
+            self._note(Event.RELOADED)
             self._close_log(old)
         self._renewal.follow(new.watched)
         self._announce_when_drained()
@@ -308,6 +317,7 @@ class Supervisor:
         self._renewal.waits(None)
         self._log.error(reason)
         self._log.error("Configuration failed")
+        self._note(Event.RELOAD_FAILED)
         self._close_log(failed)
         self._reload_if_asked()
 
@@ -410,6 +420,7 @@ class Supervisor:
             return
         try:
             self._fork(self._current, one.index, one.pause)
+            self._note(Event.WORKER_REPLACED)
         except OSError as error:
             self._log.error(f"Cannot fork a worker: {error.strerror}")
             self._schedule(one.index, one.pause)
@@ -419,6 +430,7 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
+        self._note(Event.STOPPING)
         self._replacements.clear()
         self._announce_by = math.inf
         for worker in self._workers.values():
@@ -444,6 +456,10 @@ class Supervisor:
                 self._log.error(failure)
         for worker in self._workers.values():
             self._tell(worker, LOG, worker.generation.log.descriptors())
+
+    def _note(self, event: Event) -> None:
+        if self._current is not None:
+            self._current.note(event)
 
     def _tell(self, worker: Worker, message: bytes, descriptors: Sequence[int] = ()) -> bool:
         """Send a message; False where that cannot be."""

@@ -20,6 +20,7 @@ from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOpti
 from culvert.errors import ConfigurationError, Location
 from culvert.jail import Place
 from culvert.log import FileSink, Log
+from culvert.metrics import Event
 from culvert.supervisor import Generation, Supervisor, Timing
 from culvert.watch import Watched
 
@@ -80,6 +81,12 @@ class SmallGeneration:
         self._lines.info(f"bound to {self._listener.getsockname()[1]}")
 
     def bury(self, pid: int) -> None:
+        pass
+
+    def administers(self, index: int) -> bool:
+        return False
+
+    def note(self, event: Event) -> None:
         pass
 
     def disown(self, heir: Generation) -> None:
