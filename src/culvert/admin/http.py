@@ -56,7 +56,7 @@ class HttpServer:
     def __init__(self, handler: Handler, log: Channel, bounds: Bounds = BOUNDS) -> None:
         self._loop = asyncio.get_running_loop()
         self._handler = handler
-        self._log = log
+        self.log = log
         self._bounds = bounds
         self._listening: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,14 +117,8 @@ class HttpServer:
         self._idle.discard(task)
 
     async def _serve(self, sock: socket.socket, *, crowded: bool) -> None:
-        """The border at which a fault of Culvert's own ends one connection of the endpoint."""
-        with sock:
-            try:
-                await _Exchange(self, sock).run(crowded=crowded)
-            except (OSError, h11.RemoteProtocolError):
-                return  # it went, or does not take its answer
-            except Exception:
-                self._log.fault("The admin endpoint")
+        with sock, contextlib.suppress(OSError, h11.RemoteProtocolError):  # it went, or takes no answer
+            await _Exchange(self, sock).run(crowded=crowded)
 
     # --- what one exchange asks for ---
 
@@ -214,6 +208,13 @@ class _Exchange:
         except h11.RemoteProtocolError as error:
             status = HTTPStatus(error.error_status_hint)
             response = Refused(status, status.description or status.phrase).response()
+        except OSError:
+            raise
+        except Exception:
+            self._server.log.fault("The admin endpoint")
+            response = Refused(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of culvert's: see its log"
+            ).response()
         close = last or self._server.closing or self._http.their_state is not h11.DONE
         async with asyncio.timeout(self._server.bounds.delivery):
             await self._send(response, method, close=close)

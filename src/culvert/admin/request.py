@@ -38,7 +38,11 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        return dict(parse_qsl(self.target.partition("?")[2], max_num_fields=16))
+        """The fields behind the path. Raises Refused."""
+        try:
+            return dict(parse_qsl(self.target.partition("?")[2], max_num_fields=16))
+        except ValueError:
+            raise Refused(HTTPStatus.BAD_REQUEST, "the query has too many fields") from None
 
 
 @dataclass(frozen=True, slots=True)
