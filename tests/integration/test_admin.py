@@ -262,5 +262,6 @@ def test_it_works_behind_a_jail(culvert: Start, certificates: Certificates, tmp_
         daemon = culvert(service(certificates, 0, "connect = 127.0.0.1:1"), options=options, workers=workers)
         admin = Admin(tmp_path / "admin")
         assert admin.ask("/metrics").status == 200
+        assert admin.ask("/metrics", "-H", "Accept: application/openmetrics-text").body.endswith("# EOF\n")
         assert admin.ask("/connections").document["total"] == 0
         daemon.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from .admin_client import Admin, status_of
 from .certificates import Certificates
+from .echo import open_tls
 from .harness import Culvert, eventually
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -193,3 +195,17 @@ def test_an_address_that_others_can_reach_needs_a_token(tmp_path: Path, certific
     served.daemon.launch()
     assert served.daemon.wait() == 1
     assert served.daemon.log.find('that needs "adminToken"')
+
+
+def test_a_flood_of_requests_leaves_the_tunnel_alone(opened: Served, certificates: Certificates) -> None:
+    flood = [socket.create_connection(opened.address, 10) for _ in range(30)]
+    try:
+        for sock in flood:
+            sock.sendall((GET.replace(b"healthz", b"metrics") + b"\r\n") * 50)
+        started = time.monotonic()
+        open_tls(opened.daemon.port("s"), certificates.ca.cert).close()  # after its handshake
+        assert time.monotonic() - started < 5
+    finally:
+        for sock in flood:
+            sock.close()
+    eventually(lambda: opened.admin.ask("/healthz").status == 200, "the end of the flood")

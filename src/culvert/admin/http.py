@@ -103,6 +103,9 @@ class HttpServer:
             self._loop.remove_reader(listening.fileno())
             self._loop.call_later(_EXHAUSTED_PAUSE, self._resume, listening)
             return
+        if len(self._tasks) >= 2 * self._bounds.connections:
+            sock.close()  # so many are being told already that they are too many
+            return
         sock.setblocking(False)
         task = self._loop.create_task(self._serve(sock, crowded=len(self._tasks) >= self._bounds.connections))
         self._tasks.add(task)

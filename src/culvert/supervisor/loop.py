@@ -420,7 +420,8 @@ class Supervisor:
             return
         try:
             self._fork(self._current, one.index, one.pause)
-            self._note(Event.WORKER_REPLACED)
+            if not self._current.administers(one.index):
+                self._note(Event.WORKER_REPLACED)
         except OSError as error:
             self._log.error(f"Cannot fork a worker: {error.strerror}")
             self._schedule(one.index, one.pause)
