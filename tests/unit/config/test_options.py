@@ -26,7 +26,8 @@ SERVICE = """
 """
 
 OWN = """
-    include workers watch alpn keylog healthCheck maxConnections maxConnectionsPerIP maxHandshakes acceptRate
+    include workers watch admin adminToken adminTokenFile
+    alpn keylog healthCheck maxConnections maxConnectionsPerIP maxHandshakes acceptRate
     acceptProxy trustProxy proxyProtocol allowFrom denyFrom socksAllow
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
 """
@@ -106,6 +107,7 @@ def test_secrets() -> None:
         "protocolPassword",
         "ticketKeySecret",
         "ticketMacSecret",
+        "adminToken",
     }
     assert hides("protocolPasswort")
     assert not hides("PSKsecrets")
