@@ -10,18 +10,17 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from cryptography import x509
-
-from culvert import sockopt
+from culvert import program_variables, sockopt
 from culvert.address import HostPort, show
 from culvert.admission import Place
 from culvert.arrival import arrive
 from culvert.config.model import Transparent
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
-from culvert.errors import BackendError, os_reason
+from culvert.errors import BackendError, ConnectError, os_reason
 from culvert.log import Channel, Level
 from culvert.negotiate.script import Ends, LeftError, NegotiationError, Side, say
 from culvert.parting import AFTER_DRAIN, AFTER_FAILURE, part
@@ -34,9 +33,9 @@ from culvert.shared import Shared
 from culvert.spawn import Program
 from culvert.stream import End, Stream
 from culvert.summary import Summary
+from culvert.tally import Cell
 from culvert.targets import Endpoint
 from culvert.tls.failure import TlsError
-from culvert.tls.names import issuer, subject
 from culvert.transparent import ClientSource, original_destination
 
 
@@ -48,6 +47,10 @@ def _shown(shared: Shared, accepted: Stream | None, address: InternetAddress | N
     return "unix socket" if isinstance(accepted, socket.socket) else "standard input"
 
 
+WITH_WORKER = "with its worker"
+"""Why a connection ends that nobody has ended by itself."""
+
+
 class Connection:
     """One accepted connection, or one run of a program that stands in for it. `run` it once."""
 
@@ -55,6 +58,7 @@ class Connection:
         "_accepted",
         "_address",
         "_addressed",
+        "_asked",
         "_detail",
         "_endpoint",
         "_ends",
@@ -103,6 +107,7 @@ class Connection:
         self._endpoint: Endpoint | None = None
         self._leave: Callable[[Endpoint], None] | None = None
         self._target = "the target"
+        self._asked = 0.0
         self._relay: Relay | None = None
         self._program: Program | None = None
         self._parting = False
@@ -140,37 +145,39 @@ class Connection:
             end = End.REFUSED
             self._log_refusal(error)
         except BackendError as error:
+            if isinstance(error, ConnectError):
+                self._shared.counters.unreached[error.cause.name.lower()] += 1
             if Side.CLIENT in self._addressed:
                 end = End.NEGOTIATION_FAILED  # it was told, and is not reset
             self._fail(str(error))
         except OSError as error:
             self._fail(f"{os_reason(error)} ({error.errno})")
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             end = End.CLOSED
-            self._part_if_new()
+            self._part_if_new(error.args[0] if error.args else WITH_WORKER)
             raise
         finally:
             if self._place is not None:
                 self._place.secured()  # one that failed: the time to read its alert is no part of it
             await self._close(end)
 
-    def wind_up(self) -> bool:
-        """End it in good order, as the worker ends; False where nothing is carried yet: its task is to be
-        cancelled then, as one that does not come to its end by this.
+    def wind_up(self, why: str = WITH_WORKER) -> bool:
+        """End it in good order, for the log with the words `why`; False where nothing is carried yet: its
+        task is to be cancelled then, as one that does not come to its end by this.
         """
         if self.over:
             return True
         if self._relay is None:
             return False
-        self._part_if_new()
+        self._part_if_new(why)
         self._relay.wind_up()
         return True
 
-    def _part_if_new(self) -> None:
+    def _part_if_new(self, why: str) -> None:
         """Have the peers told the end and given a moment to read it, unless they had that already."""
         self._parting = not self._parting
         if self._parting:
-            self.log.notice("Connection ended with its worker")
+            self.log.notice(f"Connection ended {why}")
 
     def _fail(self, reason: str) -> None:
         self._detail = reason
@@ -203,6 +210,25 @@ class Connection:
             f"Service [{self._shared.config.name}] connection [{self.ident}] from {self.peer}: {state}, "
             f"{now - self.started:.0f} s, {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket"
         )
+
+    def facts(self, now: float) -> dict[str, object]:
+        """What `describe` says and more, for programs. What a peer sent may be among it."""
+        relay, engine = self._relay, self._securing.engine
+        tls = None
+        if relay is not None and engine is not None:
+            tls = {"version": engine.version, "cipher": engine.cipher[0], "group": engine.group}
+        return {
+            "id": self.ident,
+            "service": self._shared.config.name,
+            "peer": self.peer,
+            "target": self._target if Side.SERVER in self._streams else None,
+            "state": "setup" if relay is None else "open",
+            "seconds": round(now - self.started, 3),
+            "to_tls": 0 if relay is None else relay.sent_to_tls,
+            "to_plain": 0 if relay is None else relay.sent_to_plain,
+            "sni": self._securing.server_name,
+            "tls": tls,
+        }
 
     async def _serve(self) -> End:
         if self._accepted is not None:
@@ -270,9 +296,12 @@ class Connection:
         redirect = shared.redirect if self._securing.redirected else None
         if redirect is None and shared.config.exec is not None and not shared.config.connect:
             self._target = f"program {shared.config.exec}"
-            self._streams[Side.SERVER] = self._start_program(self._client_variables())
+            self._streams[Side.SERVER] = self._start_program(
+                program_variables.of_client(self._address, self._securing.engine)
+            )
             return None
         source, towards = self._route()
+        self._asked = time.perf_counter()
         if redirect is not None:
             self.log.notice("Redirecting connection")
             return self._reached(*await redirect.connect(self.log, source), redirect.release)
@@ -284,6 +313,7 @@ class Connection:
     def _reached(
         self, sock: socket.socket, endpoint: Endpoint, leave: Callable[[Endpoint], None] | None = None
     ) -> SocketAddress:
+        self._shared.counters.took(Cell.CONNECT_TIME, time.perf_counter() - self._asked)
         self._leave = leave
         self._streams[Side.SERVER], self._endpoint = sock, endpoint
         self._target = show(endpoint.sockaddr)
@@ -308,7 +338,7 @@ class Connection:
 
     def _stream(self, side: Side) -> Stream:
         if side is Side.CLIENT and side not in self._streams:
-            self._streams[side] = self._start_program(self._protocol_variables())
+            self._streams[side] = self._start_program(program_variables.of_protocol(self._securing.engine))
         return self._streams[side]
 
     # --- programs ---
@@ -330,23 +360,6 @@ class Connection:
         if self._relay is not None:
             self._relay.plain_exits()
 
-    def _client_variables(self) -> dict[str, str]:
-        variables = {}
-        if self._address is not None:
-            variables = {"REMOTE_HOST": str(self._address[0]), "REMOTE_PORT": str(self._address[1])}
-        engine = self._securing.engine
-        certificate = engine.peer_certificate() if engine is not None else None
-        if certificate is not None:
-            leaf = x509.load_der_x509_certificate(certificate)
-            variables["SSL_CLIENT_DN"] = subject(leaf)
-            variables["SSL_CLIENT_I_DN"] = issuer(leaf)
-        return variables | self._protocol_variables()
-
-    def _protocol_variables(self) -> dict[str, str]:
-        engine = self._securing.engine
-        protocol = engine.protocol if engine is not None else None
-        return {} if protocol is None else {"SSL_ALPN_PROTOCOL": protocol}
-
     # --- carrying and closing ---
 
     async def _carry(self) -> End:
@@ -354,7 +367,9 @@ class Connection:
         plain = Side.CLIENT if shared.config.client else Side.SERVER
         limits = Limits(shared.config.timeout_idle, shared.config.timeout_close)
         assert self._tls is not None  # noqa: S101  `_secure` was here
-        relay = Relay(shared.readiness, engine, self._tls, self._stream(plain), limits)
+        relay = Relay(
+            shared.readiness, engine, self._tls, self._stream(plain), limits, carried=shared.counters.carried
+        )
         self._relay = relay
         if self._program is not None and self._program.status is not None:
             shared.readiness.loop.call_soon(relay.plain_exits)  # it was quicker than we
@@ -386,8 +401,6 @@ class Connection:
         if relay is not None:
             self._log_end(relay, end)
             counters.truncated += relay.truncated
-            counters.sent_to_tls += relay.sent_to_tls
-            counters.sent_to_plain += relay.sent_to_plain
         counters.ended[end.value] += 1
         unnoticed = self._presence.settle()
         if end is End.REFUSED:  # there may be many, and they have their line

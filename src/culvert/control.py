@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import enum
+import json
+import re
+from dataclasses import asdict, dataclass
 
 READY = b"ready"
 """From a worker: it serves."""
@@ -37,17 +40,17 @@ LIST = b"list"
 LOG = b"log"
 """To a worker, with descriptors: go on logging to these (`Log.adopt`)."""
 
-LEVEL = b"level: "
-"""To a worker: log up to another level (`level_message`)."""
-
-MESSAGE_LIMIT = 1024
-"""Bytes that hold any message; a longer reason is cut."""
+MESSAGE_LIMIT = 8192
+"""Bytes that hold any message; a longer reason is cut, a longer request is not sent."""
 
 DESCRIPTOR_LIMIT = 8
 """More than a log has sinks."""
 
-NAME_LIMIT = 512
-"""Bytes of a service's name in a message: longer ones are told apart by as many."""
+REQUEST = b"request: "
+"""From the process of the admin endpoint, and passed on to workers by the supervisor: a `Request`. One
+descriptor comes with it, a socket of type SOCK_SEQPACKET to write answers to."""
+
+_IDENT = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 
 def counted(word: bytes, connections: int) -> bytes:
@@ -55,15 +58,44 @@ def counted(word: bytes, connections: int) -> bytes:
     return word + b"%d" % connections
 
 
-def level_message(level: int, service: str | None) -> bytes:
-    """LEVEL with its number, and the name of the service; None for the daemon and all of its services."""
-    name = b"" if service is None else b" " + service.encode()[:NAME_LIMIT]
-    return LEVEL + b"%d" % level + name
+class Action(enum.Enum):
+    """What the admin endpoint may ask for."""
+
+    LIST = "list"
+    END = "end"
+    LEVEL = "level"
+    RELOAD = "reload"
 
 
-def read_level(message: bytes, services: Iterable[str]) -> tuple[int, list[str | None]]:
-    """What `level_message` says to one who has these services: the level, and whose it is to be."""
-    number, _, name = message.removeprefix(LEVEL).partition(b" ")
-    if not name:
-        return int(number), [None]
-    return int(number), [service for service in services if service.encode()[:NAME_LIMIT] == name]
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that the admin endpoint asks for: `ident` of END, `level` of LEVEL, `limit` of LIST, and
+    `service` of LIST and LEVEL; None is all of them, and for LEVEL the daemon, too."""
+
+    action: Action
+    ident: str = ""
+    level: int = 0
+    limit: int = 0
+    service: str | None = None
+
+    def encode(self) -> bytes:
+        """The message."""
+        return REQUEST + json.dumps(asdict(self) | {"action": self.action.value}, ensure_ascii=False).encode()
+
+    @classmethod
+    def decode(cls, message: bytes) -> Request:
+        """What a message asks for, which may be anything. Raises ValueError."""
+        try:
+            found = cls(**json.loads(message.removeprefix(REQUEST)))
+            request = cls(Action(found.action), found.ident, found.level, found.limit, found.service)
+            sound = (
+                _IDENT.fullmatch(request.ident) is not None
+                and type(request.level) is type(request.limit) is int
+                and 0 <= request.level <= 7
+                and isinstance(request.service, str | None)
+            )
+        except (TypeError, RecursionError) as error:
+            raise ValueError(str(error)) from None
+        if not sound:
+            raise ValueError("a field of the request is out of its range")
+        return request

@@ -11,23 +11,30 @@ import dataclasses
 import datetime
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from culvert import capabilities, config, libwrap, privileges, targets, transparent, worker
+from culvert import capabilities, libwrap, privileges, targets, transparent, worker
 from culvert.activation import Activation, Passed, remarks
 from culvert.address import Address, UnixPath, show
+from culvert.admin.door import Door, open_door
+from culvert.admin.operations import Supervised
+from culvert.admin.overview import DAEMON, Overview
 from culvert.admission import Gate, gates
 from culvert.config.model import Configuration, GlobalOptions, Service, Transparent
 from culvert.descriptors import Demand, DescriptorLimit
-from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError, os_reason
+from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError
 from culvert.idents import ConnectionNumbers
 from culvert.ledger import Ledger
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import Channel, Level, Log, open_log
+from culvert.metrics import Event, note
 from culvert.service import Prepared
+from culvert.source import Source
+from culvert.tally import Cell
 from culvert.tls import fips, psk
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
@@ -41,70 +48,10 @@ FIXED_OPTIONS = ("chroot", "foreground", "pid", "setgid", "setuid")
 _LEVELS = {Severity.ERROR: Level.ERR, Severity.WARNING: Level.WARNING, Severity.NOTE: Level.INFO}
 
 
-class Source(Protocol):
-    """What a generation is made from: `load` gives its configuration, as it stands now, or raises
-    ConfigurationError; the log calls it by `kind` and `name`."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    def load(self) -> Configuration: ...
-
-
 class OpenLog(Protocol):
     """What opens the log for a generation, as `culvert.log.open_log` does."""
 
     def __call__(self, options: GlobalOptions, *, first: bool, jailed: bool) -> Log: ...
-
-
-class ConfigurationSource:
-    """Where the configuration comes from: a file, read anew for each reload, or a descriptor, read once."""
-
-    def __init__(self, source: str | int, drain_timeout: float | None = None) -> None:
-        """`source` is a path or a descriptor's number. Nothing is read before `load`.
-
-        `drain_timeout` counts where the file does not set it, in place of the option's default.
-        """
-        self._drain_timeout = drain_timeout
-        self._descriptor = source if isinstance(source, int) else None
-        # As the first process was told it, and absolute, for a daemon changes to "/".
-        self.kind = "descriptor" if isinstance(source, int) else "file"
-        self.name = str(source)
-        self._path = None if isinstance(source, int) else str(Path(source).absolute())
-        self._text: bytes | None = None
-        self._peeked: Configuration | None = None
-
-    def peek(self) -> Configuration:
-        """The configuration that the coming `load` will return. Raises ConfigurationError."""
-        self._peeked = self.load()
-        return self._peeked
-
-    def load(self) -> Configuration:
-        """The configuration as it stands now. Raises ConfigurationError."""
-        if self._peeked is not None:
-            peeked, self._peeked = self._peeked, None
-            return peeked
-        if self._path is not None:
-            return self._completed(config.load(self._path))
-        if self._text is None:
-            self._text = self._read()
-        return self._completed(config.loads(self._text, f"{self.kind} {self.name}"))
-
-    def _completed(self, found: Configuration) -> Configuration:
-        if self._drain_timeout is None or "drainTimeout" in found.options.locations:
-            return found
-        options = dataclasses.replace(found.options, drain_timeout=self._drain_timeout)
-        return dataclasses.replace(found, options=options)
-
-    def _read(self) -> bytes:
-        try:
-            with os.fdopen(self._descriptor or 0, "rb") as file:  # closed, for workers must not read it
-                return file.read(config.MAX_BYTES + 1)
-        except OSError as error:
-            raise ConfigurationError.single(
-                f"Cannot read {self.kind} {self.name}: {os_reason(error)}"
-            ) from None
 
 
 @dataclass(slots=True)
@@ -123,6 +70,8 @@ class Generation:
     """What its workers and those before them hold; None where nothing was ever limited."""
     descriptors: DescriptorLimit | None
     """Where this process has raised its own: programs get the one of before."""
+    door: Door | None = None
+    """Where the admin endpoint is, where there is one."""
     jailed: bool = False
     """Whether this process is in the jail, where the paths of its files start at the root."""
 
@@ -135,7 +84,8 @@ class Generation:
     def summary(self) -> str:
         """What it serves, in a few words."""
         count = len(self.services)
-        processes = f"{self.workers} worker(s)" if self.workers else "one process"
+        workers = self.workers - (self.door is not None)
+        processes = f"{workers} worker(s)" if self.workers else "one process"
         return f"Serving {count} service(s) with {processes}"
 
     def announce(self) -> None:
@@ -145,11 +95,38 @@ class Generation:
                 for failure in prepared.listener.take_over():
                     main.error(failure)
                 _announce_listener(main, prepared.config.name, prepared.listener)
+        for address in self.door.addresses if self.door is not None else ():
+            main.info(f"Admin endpoint bound to {show(address)}")
         main.info("Accepting new connections")
 
     def run_worker(self, control: socket.socket, index: int) -> int:
+        door, ledger = self.door, self.ledger
+        if door is None or ledger is None or not self.administers(index):
+            for bound in door.bound if door is not None else ():
+                bound.sock.close()
+            self.close_jail()
+            return worker.serve(self.assignment(index), control)
+        # No other process needs the libraries of these.
+        from culvert.admin.endpoint import Endpoint  # noqa: PLC0415
+        from culvert.admin.process import AdminProcess  # noqa: PLC0415
+
+        for bound in self._listening():
+            bound.sock.close()
         self.close_jail()
-        return worker.serve(self.assignment(index), control)
+        overview = Overview(self.services, ledger)
+
+        def make() -> AdminProcess:
+            endpoint = Endpoint(door, overview, Supervised(control, ledger), self.main)
+            return AdminProcess(endpoint, ledger, self.log)
+
+        return worker.obey(make, self.log, self.main, control)
+
+    def administers(self, index: int) -> bool:
+        return self.door is not None and index == self.workers - 1
+
+    def note(self, event: Event) -> None:
+        if self.door is not None and self.ledger is not None:
+            note(self.ledger.tally(DAEMON), event)
 
     def close_jail(self) -> None:
         """Give up in this process, for good, what it takes to prepare but not to serve."""
@@ -181,12 +158,20 @@ class Generation:
         for bound in self._without(heir):
             bound.sock.close()
 
+    def stop_listening(self) -> None:
+        for bound in self._listening():
+            bound.close()
+
     def retire(self, successor: Generation | None) -> None:
         for bound in self._without(successor):
             bound.close()
 
     def bound(self) -> list[Bound]:
         """All that it listens on."""
+        return [*self._listening(), *(self.door.bound if self.door is not None else ())]
+
+    def _listening(self) -> list[Bound]:
+        """What its services listen on."""
         return [bound for one in self.services if one.listener is not None for bound in one.listener.bound]
 
     def _without(self, other: Generation | None) -> list[Bound]:
@@ -299,6 +284,7 @@ class _Build:
             # Before the log: a start that finds its ports taken, by the daemon that runs already perhaps,
             # must not empty that one's log file.
             listeners = [self._listener(service) for service in services]
+            door = None if self._inetd else open_door(options, self._binder)
             log = self._open_log(options, first=self._previous is None, jailed=jailed)
         except BaseException:
             self._binder.undo()
@@ -309,11 +295,7 @@ class _Build:
             _report_lifetimes(services, contexts, main)
             for doubt in (*doubts, *self._doubts(services, options.chroot, jailed=jailed)):
                 main.warning(doubt)
-            prepared = self._prepare(
-                zip(services, contexts, listeners, strict=True),
-                gates(options.limits, services, ledger) if ledger is not None else {},
-                main,
-            )
+            prepared = self._prepare(zip(services, contexts, listeners, strict=True), options, ledger, main)
             main.notice("Configuration successful")
         except BaseException:
             self._binder.undo()
@@ -322,7 +304,7 @@ class _Build:
         return Generation(
             options,
             log,
-            _worker_count(options),
+            _process_count(options),
             identity,
             prepared,
             ConnectionNumbers() if self._previous is None else self._previous.numbers,
@@ -330,6 +312,7 @@ class _Build:
             watched,
             ledger,
             self._descriptors,
+            door,
             jailed,
         )
 
@@ -377,10 +360,15 @@ class _Build:
     def _prepare(
         self,
         parts: Iterable[tuple[Service, TlsContext, Listener | None]],
-        gate_of: Mapping[str, Gate],
+        options: GlobalOptions,
+        ledger: Ledger | None,
         main: Channel,
     ) -> tuple[Prepared, ...]:
-        return tuple(
+        parts = list(parts)
+        gate_of: Mapping[str, Gate] = {}
+        if ledger is not None:
+            gate_of = gates(options.limits, [service for service, _, _ in parts], ledger)
+        prepared = tuple(
             Prepared(
                 service,
                 context,
@@ -393,10 +381,12 @@ class _Build:
             )
             for service, context, listener in parts
         )
+        return prepared if ledger is None or options.admin is None else _counted(prepared, ledger)
 
     def _ledger(self, options: GlobalOptions, services: Sequence[Service]) -> Ledger | None:
         known = self._previous.ledger if self._previous is not None else None
-        if known is None and (options.limits or any(service.limits for service in services)):
+        limited = options.limits or any(service.limits for service in services)
+        if known is None and (limited or options.admin is not None):
             return Ledger()
         return known
 
@@ -453,8 +443,17 @@ def _report_descriptors(demand: Demand, limit: int, main: Channel) -> None:
         main.info(f"A process may open {limit} descriptors, enough for {demand.room(limit)} connections")
 
 
-def _worker_count(options: GlobalOptions) -> int:
-    return len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+def _process_count(options: GlobalOptions) -> int:
+    """How many workers, and one process more for the admin endpoint; that of no fork has no other."""
+    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    return workers + 1 if workers and options.admin is not None else workers
+
+
+def _counted(prepared: tuple[Prepared, ...], ledger: Ledger) -> tuple[Prepared, ...]:
+    """The services with what they count seen by the admin endpoint."""
+    daemon = ledger.tally(DAEMON).ended
+    daemon[Cell.SINCE] = daemon[Cell.SINCE] or int(time.time())
+    return tuple(dataclasses.replace(one, tally=ledger.tally(one.config.name)) for one in prepared)
 
 
 def _check_jail(options: GlobalOptions) -> None:

@@ -7,7 +7,7 @@ that two who come at once may both be refused, and never are one too many.
 
 What is counted is made before the fork, by the process that will be the parent, and kept over reloads: the
 workers of an earlier generation count on in their slots. The parent empties the slot of a child that has
-ended (`bury`), however that happened.
+ended (`bury`), however that happened, and keeps what that one had counted for good, in a tally.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ import fcntl
 import hashlib
 import mmap
 import os
+import time
 import weakref
+from collections.abc import Mapping
+
+from culvert.tally import Names, Reading, Tally
 
 SLOTS = 4096
 """Processes that can count at a time: far more than there are in a daemon with the most workers and several
@@ -31,6 +35,14 @@ WAYS = 8
 
 ENTRIES = 16384
 """Addresses that a table holds: 192 kB a process, whatever the clients do."""
+
+_NAMES_BYTE = 1 << 20
+"""The byte of the lock on the directory of labels: beyond those of any number of buckets."""
+
+_READINGS = 50
+_READING_PAUSE = 0.001
+"""How often, and for how many seconds, to wait for a parent that is just burying a child; if it has died in
+the middle of that, what is found counts."""
 
 _KEY = 8
 _ROW = WAYS * _KEY
@@ -51,6 +63,9 @@ class Ledger:
         self._counts: dict[str, Count] = {}
         self._buckets: dict[str, Bucket] = {}
         self._addresses: Addresses | None = None
+        self._names = Names(Lock(self._file, _NAMES_BYTE))
+        self._tallies: dict[str, Tally] = {}
+        self._changing = _numbers(1)
 
     def claim(self) -> None:
         """Take a slot for this process, unless it has one. Raises OSError where none is free."""
@@ -65,6 +80,8 @@ class Ledger:
         self._slot = slot
         for count in self._counts.values():
             count.enter(slot)
+        for tally in self._tallies.values():
+            tally.enter(slot)
         if self._addresses is not None:
             self._addresses.enter(slot)
 
@@ -80,6 +97,10 @@ class Ledger:
                 count.empty(slot)
             if self._addresses is not None:
                 self._addresses.empty(slot)
+            self._changing[0] += 1  # odd: what is read now may be counted twice
+            for tally in self._tallies.values():
+                tally.bury(slot)
+            self._changing[0] += 1
             self._owners[1 + slot] = 0
             owners[slot] = 0
             while owners and not owners[-1]:
@@ -103,6 +124,31 @@ class Ledger:
         if self._addresses is None:
             self._addresses = Addresses(self._owners, self._slot)
         return self._addresses
+
+    def tally(self, name: str) -> Tally:
+        """What is counted under this name, and seen by all; to be asked for before the fork.
+
+        It outlives the processes that count: what a service of this name counts later is added to it.
+        """
+        if name not in self._tallies:
+            self._tallies[name] = Tally(self._names, shared=True)
+            if self._slot is not None:
+                self._tallies[name].enter(self._slot)
+        return self._tallies[name]
+
+    def processes(self) -> int:
+        """How many processes hold something."""
+        return sum(1 for owner in self._owners[1 : 1 + self._owners[0]] if owner)
+
+    def read(self) -> Mapping[str, Reading]:
+        """What every tally says. No number of it is ever smaller at a later reading, gauges excepted."""
+        for _ in range(_READINGS):
+            before = self._changing[0]
+            found = {name: tally.read(self._owners[0]) for name, tally in self._tallies.items()}
+            if before % 2 == 0 and before == self._changing[0]:
+                break
+            time.sleep(_READING_PAUSE)
+        return found
 
 
 class Count:

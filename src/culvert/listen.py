@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from culvert import sockopt, transparent
-from culvert.address import HostPort, UnixPath, show
+from culvert.address import Address, HostPort, UnixPath, show, unwrapped
 from culvert.config.model import Service, Transparent
-from culvert.errors import ConfigurationError, os_reason
+from culvert.errors import ConfigurationError, Location, os_reason
 from culvert.jail import Place
 from culvert.resolve import InternetAddress, SocketAddress, resolve
 
@@ -26,6 +26,7 @@ BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn."""
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104
+_PRIVATE = ((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),)
 _V6ONLY = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
@@ -244,6 +245,47 @@ class Binder:
         if isinstance(service.accept, HostPort):
             return self._listen_internet(service, service.accept, owner)
         raise TypeError(f"service {service.name} has no accept")
+
+    def listen_privately(
+        self, address: Address, where: Location | None, *, local_only: bool
+    ) -> tuple[Bound, ...]:
+        """Listen for the admin endpoint. Nobody but this process's user may connect to a Unix socket; an
+        internet address must be this machine's own where it is `local_only`. Raises ConfigurationError.
+        """
+        try:
+            if isinstance(address, UnixPath):
+                return (self._obtain_private(address.path),)
+            return self._obtain_each(address, local_only=local_only)
+        except OSError as error:
+            raise ConfigurationError.single(
+                f"Cannot listen on the admin address {address}: {os_reason(error)} ({error.errno})", where
+            ) from None
+
+    def _obtain_private(self, path: str) -> Bound:
+        mask = os.umask(0o177)  # from its first moment on
+        try:
+            bound = self._obtain(socket.AF_UNIX, path, ())
+        finally:
+            os.umask(mask)
+        if stat.S_IMODE(os.lstat(path).st_mode) & 0o177:
+            raise OSError(errno.EADDRINUSE, "it is a service's")
+        return bound
+
+    def _obtain_each(self, address: HostPort, *, local_only: bool) -> tuple[Bound, ...]:
+        found: list[Bound] = []
+        failure: OSError | None = None
+        for family, (host, port, *rest) in resolve(address.host or "localhost", address.port, passive=True):
+            if local_only and not unwrapped(host).is_loopback:
+                raise OSError(errno.EACCES, "not loopback")
+            chosen = found[0].sock.getsockname()[1] if found and port == 0 else port
+            settings = _PRIVATE if family == socket.AF_INET else (*_PRIVATE, (*_V6ONLY, 1))
+            try:
+                found.append(self._obtain(family, (host, chosen, *rest), settings))
+            except OSError as error:  # a machine may have no ::1
+                failure = error
+        if not found:
+            raise failure or OSError(errno.EADDRNOTAVAIL, "no address")
+        return tuple(found)
 
     def undo(self) -> None:
         """Close what was made here: the generation failed. What is shared stays."""

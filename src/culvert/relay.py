@@ -80,6 +80,7 @@ class Relay:
     __slots__ = (
         "_active",
         "_burst",
+        "_carried",
         "_done",
         "_engine",
         "_limits",
@@ -114,9 +115,18 @@ class Relay:
     )
 
     def __init__(
-        self, readiness: Readiness, engine: Engine, tls: Stream, plain: Stream, limits: Limits
+        self,
+        readiness: Readiness,
+        engine: Engine,
+        tls: Stream,
+        plain: Stream,
+        limits: Limits,
+        *,
+        carried: memoryview | None = None,
     ) -> None:
+        """`carried` is two numbers that grow with the bytes sent: to TLS, and to the plain side."""
         self._loop = readiness.loop
+        self._carried = memoryview(bytearray(16)).cast("Q") if carried is None else carried
         scratch = engine.scratch
         self._received, self._transformed = scratch.received, scratch.transformed
         self._engine = engine
@@ -222,6 +232,7 @@ class Relay:
                 self._plain_broke(error)
                 sent = 0
             self.sent_to_plain += sent
+            self._carried[1] += sent
             if sent < count and not self._plain_shut:
                 self._to_plain = memoryview(bytes(self._transformed[sent:count]))
                 self._steer()
@@ -268,6 +279,7 @@ class Relay:
                 return
             self._active = self._loop.time()
             self.sent_to_plain += sent
+            self._carried[1] += sent
             self._to_plain = waiting[sent:] if sent < len(waiting) else None
         self._steer()
 
@@ -309,6 +321,7 @@ class Relay:
         pending = engine.encrypt(count)
         self._tickets_wait = 0
         self.sent_to_tls += count
+        self._carried[0] += count
         self._send_to_tls(pending)
         if engine.blocked is not None:
             self._steer()

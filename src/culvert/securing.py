@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 from typing import Any, NamedTuple, NoReturn
 
@@ -14,9 +15,10 @@ from culvert.presence import Presence
 from culvert.revocation import RevocationError
 from culvert.shared import Shared
 from culvert.stream import Stream
+from culvert.tally import Cell
 from culvert.targets import Endpoint
 from culvert.tls.engine import Engine
-from culvert.tls.failure import TlsError
+from culvert.tls.failure import Cause, TlsError, cause_of
 from culvert.tls.hello import ClientHello
 from culvert.tls.verify import Outcome
 from culvert.trace import Tap
@@ -39,6 +41,13 @@ _LEVELS = {Outcome.ACCEPTED: Level.NOTICE, Outcome.IGNORED: Level.INFO, Outcome.
 def _peer_key(endpoint: Endpoint) -> Hashable:
     """Whose sessions may be resumed here: behind the address of one proxy there are many servers."""
     return endpoint.target, endpoint.sockaddr
+
+
+def _cause(error: Exception) -> Cause:
+    """What a handshake failed for, as it is counted."""
+    if isinstance(error, TlsError):
+        return cause_of(error)
+    return Cause.TIMEOUT if isinstance(error, TimeoutError) else Cause.CONNECTION
 
 
 class Securing:
@@ -156,7 +165,7 @@ class Securing:
             timeout = shared.config.timeout_busy
             hello = await read_hello(shared.readiness, stream, shared.scratch, timeout, self._presence)
         except OSError as error:
-            self._refuse(self._fault(error))
+            self._refuse(self._fault(error), _cause(error))
         name = self._server_name = hello.server_name
         chosen = shared.host(name) if name is not None else None
         if chosen is not None:
@@ -182,17 +191,20 @@ class Securing:
     async def _shake_hands(self, engine: Engine, stream: Stream) -> None:
         shared = self.shared
         self.engine = engine
+        began = time.perf_counter()
         try:
             presence = self._presence if self._role is _ACCEPT else None
             await Handshake(shared.readiness, engine, stream, presence).run(shared.config.timeout_busy)
         except (TlsError, OSError) as error:
             self._log_verification(engine)
-            self._refuse(self._fault(error))
+            self._refuse(self._fault(error), _cause(error))
+        taken = time.perf_counter() - began
         await self._prove(engine)
         self.proven = True
         resumed = engine.resumed and shared.config.resumes
         shared.counters.handshakes += 1
         shared.counters.resumed += resumed
+        self._count(engine, taken)
         if self.log.enabled(Level.INFO):
             how = "previous session reused" if resumed else "new session negotiated"
             self.log.info(f"TLS {self._role.done}: {how}")
@@ -223,14 +235,22 @@ class Securing:
         if reason is None:
             return
         if shared.redirect is None or shared.config.program_is_client:
-            self._refuse(reason)
+            self._refuse(reason, Cause.CERTIFICATE)
         self.log.warning(f"The certificate of {self._peer} fails: {reason}")
         shared.counters.redirected += 1
         self.redirected = True
 
-    def _refuse(self, reason: str) -> NoReturn:
+    def _count(self, engine: Engine, seconds: float) -> None:
+        counters = self.shared.counters
+        counters.took(Cell.HANDSHAKE_TIME, seconds)
+        counters.versions[engine.version] += 1
+        counters.ciphers[engine.cipher[0]] += 1
+        counters.groups[engine.group or "none"] += 1
+
+    def _refuse(self, reason: str, cause: Cause) -> NoReturn:
         if not self._presence.silent:
             self.shared.counters.handshakes_failed += 1
+            self.shared.counters.failures[cause.value] += 1
             self.log.error(f"{self._role.call}: {reason}")
         raise TlsError(f"TLS handshake with {self._role.peer}{self._peer} failed: {reason}") from None
 

@@ -29,7 +29,7 @@ DRAIN_TIMEOUT = 30.0
 """Seconds for which connections may go on when a server closes."""
 
 _DANGEROUS = ("chroot", "setgid", "setuid")
-_NEEDLESS = ("foreground", "log", "output", "pid", "service", "syslog", "watch", "workers")
+_NEEDLESS = ("admin", "foreground", "log", "output", "pid", "service", "syslog", "watch", "workers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +276,14 @@ def _fitting(configuration: Configuration) -> Configuration:
             text = f'"{name}" has no effect inside a program'
             warnings.append(Diagnostic(Severity.WARNING, text, options.locations[name]))
     options = replace(
-        options, foreground=Foreground.QUIET, output=None, pid=None, syslog=False, watch=False, workers=0
+        options,
+        admin=None,
+        foreground=Foreground.QUIET,
+        output=None,
+        pid=None,
+        syslog=False,
+        watch=False,
+        workers=0,
     )
     services = configuration.services
     if "debug" not in options.locations:  # the logger decides

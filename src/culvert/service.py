@@ -35,11 +35,18 @@ from culvert.shared import Host, Shared
 from culvert.spawn import Programs
 from culvert.staple_renewal import StapleRenewal
 from culvert.stream import Stream
+from culvert.tally import Tally
 from culvert.targets import Connector, Targets, TargetState, Upkeep
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
 from culvert.trace import Tracing
 from culvert.turn import Turn
+
+BY_ADMIN = "over the admin endpoint"
+"""Why a connection ends that was ended there."""
+
+WIND_UP = 3.0
+"""Seconds for which such a connection may take to close."""
 
 ACCEPT_BATCH = 4
 """Connections accepted for one readiness event: more would let one worker take a burst from the others."""
@@ -65,6 +72,8 @@ class Prepared:
     wrappers: TcpWrappers | None
     gate: Gate | None
     """What limits its connections, if anything does."""
+    tally: Tally | None = None
+    """Where its numbers are seen by other processes, if they are to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,8 @@ class Surroundings:
 def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters: Counters) -> Shared:
     """What the connections of one service have in common, in the running loop."""
     config, context, loop = prepared.config, prepared.context, surroundings.readiness.loop
-    connector = Connector(loop, config, prepared.targets, log)
+    show = None if prepared.tally is None else counters.show_target
+    connector = Connector(loop, config, prepared.targets, log, show=show)
     return Shared(
         config,
         context,
@@ -109,7 +119,7 @@ class RunningService:
 
     def __init__(self, prepared: Prepared, surroundings: Surroundings, log: Channel) -> None:
         self.config = prepared.config
-        self.counters = Counters()
+        self.counters = Counters(prepared.tally)
         self.connections: dict[asyncio.Task[None], Connection] = {}
         self._log = log
         self._loop = surroundings.readiness.loop
@@ -191,6 +201,16 @@ class RunningService:
         for task in self._tasks():
             task.cancel()
 
+    def end_connection(self, ident: str) -> int:
+        """End the connections of this identity now; how many there were."""
+        found = [task for task, connection in self.connections.items() if connection.ident == ident]
+        for task in found:
+            if self.connections[task].wind_up(BY_ADMIN):
+                self._loop.call_later(WIND_UP, task.cancel)
+            else:
+                task.cancel(BY_ADMIN)
+        return len(found)
+
     def targets(self) -> list[TargetState]:
         """How the addresses of the service's targets fare in this worker."""
         return self._shared.connector.states()
@@ -264,8 +284,13 @@ class RunningService:
     def _launch(self, connection: Connection) -> asyncio.Task[None]:
         task = self._loop.create_task(self._guard(connection))
         self.connections[task] = connection
-        task.add_done_callback(self.connections.__delitem__)
+        self.counters.open += 1
+        task.add_done_callback(self._forget)
         return task
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        del self.connections[task]
+        self.counters.open -= 1
 
     async def _guard(self, connection: Connection) -> None:
         """The border at which a fault of Culvert's own ends one connection and nothing else."""

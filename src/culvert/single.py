@@ -9,26 +9,34 @@ ports may be out of its reach; then the running configuration goes on, as with a
 from __future__ import annotations
 
 import asyncio
+import importlib
 import math
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from culvert import privileges, worker
-from culvert.config.model import Foreground, GlobalOptions
+from culvert import worker
+from culvert.admin import operations
+from culvert.admin.operations import Listing, Outcome
+from culvert.admin.overview import DAEMON, Overview
+from culvert.control import Action, Request
 from culvert.drain import Drain
-from culvert.errors import ConfigurationError, os_reason
+from culvert.errors import ConfigurationError
 from culvert.generation import Generation
-from culvert.jail import Place
 from culvert.log import Channel
+from culvert.metrics import Event
 from culvert.notify import Notifier
 from culvert.privileges import ExitStatus
+from culvert.standing import Standing
 from culvert.succession import Serving, Succession
 from culvert.watch import Host, Renewal, Watched
 from culvert.worker import Worker
+
+if TYPE_CHECKING:
+    from culvert.admin.endpoint import Endpoint
 
 
 class SingleProcess:
@@ -44,9 +52,8 @@ class SingleProcess:
         self._drain: Drain | None = None
         self._stopped = asyncio.Event()
         self._hurried = asyncio.Event()
-        self._pid_file: privileges.PidFile | None = None
-        self._report: privileges.StartReport | None = None
-        self._home: Path | None = None
+        self._standing = Standing()
+        self._endpoint: Endpoint | None = None
         self._renewal: Renewal
         self._renewing: asyncio.TimerHandle | None = None
         self._obstacle_told = ""
@@ -61,14 +68,14 @@ class SingleProcess:
         self._notifier.complain = lambda text: self._log.error(text)  # noqa: PLW0108  of the day
         status, reason = ExitStatus.OK, ""
         try:
-            self._detach(self._generation.options)
+            self._standing.detach(self._generation.options, self._notifier.introduce)
             with worker.running_loop() as loop:
                 status = loop.run_until_complete(self._live())
                 # One that comes now has nothing left to end, and would change the exit status.
                 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT))
         except (ConfigurationError, OSError) as error:
             configured = isinstance(error, ConfigurationError)
-            if configured and self._report is None:
+            if configured and self._standing.report is None:
                 raise
             status = ExitStatus.CONFIGURATION if configured else ExitStatus.FAILED_START
             reason = str(error)
@@ -86,22 +93,11 @@ class SingleProcess:
     def _log(self) -> Channel:
         return self._generation.main
 
-    def _detach(self, options: GlobalOptions) -> None:
-        """Become a daemon where asked. Raises OSError when there can be no process."""
-        if options.pid:
-            self._pid_file = privileges.PidFile(
-                Place(options.chroot, options.pid), options.locations.get("pid")
-            )
-        if options.foreground is Foreground.NO:
-            self._home = privileges.working_directory()
-            self._report = privileges.daemonize(ExitStatus.FAILED_START, self._notifier.introduce)
-
     def _refuse(self, status: ExitStatus, reason: str) -> None:
         """Give the reason for an end in the log, and to the process that may still wait for the start."""
         for line in reason.splitlines():
             self._log.error(line)
-        if self._report is not None:
-            self._report.send(status, reason)
+        self._standing.send(status, reason)
         self._notifier.status(reason)
 
     async def _live(self) -> ExitStatus:
@@ -109,8 +105,11 @@ class SingleProcess:
         self._renewal = self._make_renewal()
         self._catch_signals()  # before the pid file: who reads that may send a signal at once
         try:
-            if self._pid_file is not None:
-                self._pid_file.create()
+            self._standing.write_pid()
+            if self._generation.door is not None or self._generation.options.chroot is not None:
+                importlib.import_module(
+                    "culvert.admin.endpoint"
+                )  # a reload may want it, and a jail has no modules
             self._generation.close_jail()
             self._commit(Serving(self._generation, Worker(self._generation.assignment(0))))
             self._tell_of_start()
@@ -119,11 +118,11 @@ class SingleProcess:
             return await self._finish()
         finally:
             self._end_renewal()
-            self._remove_pid_file()
+            self._standing.give_up(self._log, jailed=self._generation.jailed)
 
     def _tell_of_start(self) -> None:
-        if self._report is not None:
-            self._report.send(ExitStatus.OK, str(os.getpid()))
+        if self._standing.report is not None:
+            self._standing.send(ExitStatus.OK, str(os.getpid()))
         else:
             self._notifier.ready(self._generation.summary)
         if self._notifier.watchdog is not None:
@@ -137,6 +136,20 @@ class SingleProcess:
         worker.report_faults(asyncio.get_running_loop(), fresh.generation.main)
         self._generation = fresh.generation
         self._succession.commit(fresh)
+        leaving, self._endpoint = self._endpoint, self._open_endpoint(fresh.generation)
+        if leaving is not None:
+            leaving.leave()
+
+    def _open_endpoint(self, generation: Generation) -> Endpoint | None:
+        """The admin endpoint of a generation, which answers from now on; None where it has none."""
+        if generation.door is None or generation.ledger is None:
+            return None
+        from culvert.admin.endpoint import Endpoint  # noqa: PLC0415  its libraries are for those who ask for it
+
+        overview = Overview(generation.services, generation.ledger)
+        endpoint = Endpoint(generation.door, overview, _Operations(self), generation.main)
+        endpoint.start()
+        return endpoint
 
     # The end.
 
@@ -148,6 +161,7 @@ class SingleProcess:
             return
         patience = self._generation.options.drain_timeout
         self._drain = Drain(self._log, patience)
+        self._generation.note(Event.STOPPING)
         self._notifier.stopping(patience)
         self._stopped.set()
 
@@ -162,6 +176,9 @@ class SingleProcess:
         if left:
             self._log.notice(f"Ending {left} connection(s)")
         await self._succession.end()
+        if self._endpoint is not None:
+            self._endpoint.end()
+            await self._endpoint.finished()
         return drain.conclude()
 
     async def _wait_for_connections(self, drain: Drain) -> None:
@@ -179,16 +196,6 @@ class SingleProcess:
             drain.expire()
         for task in (finished, hurried):
             task.cancel()
-
-    def _remove_pid_file(self) -> None:
-        if self._pid_file is None:
-            return
-        if self._generation.jailed:
-            self._pid_file.enter_jail()
-        try:
-            self._pid_file.remove()
-        except OSError as error:
-            self._log.warning(f"Cannot remove the pid file {self._pid_file.place}: {os_reason(error)}")
 
     # Signals.
 
@@ -231,14 +238,17 @@ class SingleProcess:
                 for line in str(error).splitlines():
                     self._log.error(line)
                 self._log.error("Configuration failed")
+                self._generation.note(Event.RELOAD_FAILED)
             self._goes_on(str(error))
         except Exception as error:  # the running configuration outlives a fault in loading another
             self._renewal.waits(error)
             self._log.fault("Loading the configuration")
             self._log.error("Configuration failed")
+            self._generation.note(Event.RELOAD_FAILED)
             self._goes_on(f"{type(error).__name__}: {error}")
         else:
             self._commit(fresh)
+            fresh.generation.note(Event.RELOADED)
             self._notifier.ready(fresh.generation.summary)
             self._watch_files()
 
@@ -248,9 +258,25 @@ class SingleProcess:
 
     def _prepare(self) -> Serving:
         """The next generation and its worker. A failure leaves everything as it was."""
-        with privileges.back_in(self._home):
+        with self._standing.at_home():
             generation = self._build(self._generation)
         return Serving.of(generation, self._generation)
+
+    # What the admin endpoint asks for.
+
+    def perform(self, request: Request) -> list[dict[str, Any]]:
+        """Have it done by the worker, and by those that are leaving."""
+        return [message for serving in self._succession for message in serving.worker.perform(request)]
+
+    async def reload(self) -> Outcome:
+        """Load the configuration again."""
+        self._log.notice("A reload was asked for over the admin endpoint")
+        generation = self._generation
+        if generation.ledger is None:
+            return Outcome.FAILED
+        before = operations.reloads(generation.ledger.tally(DAEMON))
+        self._reload()
+        return await operations.outcome(generation.ledger.tally(DAEMON), before)
 
     # Changed files.
 
@@ -296,3 +322,24 @@ class SingleProcess:
             self._renewing = asyncio.get_running_loop().call_later(
                 max(0.0, self._renewal.due - time.monotonic()), self._renew, self._renewal.act
             )
+
+
+class _Operations:
+    """What the endpoint can have done, by the process that it is in."""
+
+    def __init__(self, process: SingleProcess) -> None:
+        self._process = process
+
+    async def connections(self, limit: int, service: str | None) -> Listing:
+        answers = self._process.perform(Request(Action.LIST, limit=limit, service=service))
+        return operations.listing(answers, limit)
+
+    async def end(self, ident: str) -> int:
+        answers = self._process.perform(Request(Action.END, ident=ident))
+        return sum(answer["ended"] for answer in answers)
+
+    async def set_level(self, level: int, service: str | None) -> None:
+        self._process.perform(Request(Action.LEVEL, level=level, service=service))
+
+    async def reload(self) -> Outcome:
+        return await self._process.reload()

@@ -64,7 +64,7 @@ class Succession:
         if self._current is not None:
             current, self._current = self._current, None
             current.worker.abandon_listeners()
-            current.generation.retire(None)
+            current.generation.stop_listening()
             self._leave(current, None, succeeded=False)
 
     @property

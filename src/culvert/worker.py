@@ -13,9 +13,10 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from culvert import control
+from culvert.admin import answers
 from culvert.config.model import GlobalOptions
 from culvert.descriptors import DescriptorLimit
 from culvert.idents import ConnectionNumbers
@@ -103,6 +104,7 @@ class Worker:
         self._prepared = assignment.services
         log = self._log = assignment.log
         self._main = assignment.main
+        self._answering: set[asyncio.Task[None]] = set()
         self._programs = Programs(self._loop, _environment(assignment.options), assignment.descriptors)
         self.tracing = Tracing()
         surroundings = Surroundings(
@@ -153,7 +155,7 @@ class Worker:
             service.stop_accepting()
             service.accept_waiting()
 
-    def abandon_listeners(self) -> None:
+    def abandon_listeners(self, *, daemon_ends: bool = False) -> None:
         """Take no new connection, and let go of the listening sockets, which other processes may share.
 
         While this process has one open, clients can connect to it, and would wait in vain for an answer.
@@ -192,11 +194,18 @@ class Worker:
                 return True
         return False
 
-    def set_level(self, message: bytes) -> None:
-        """Log up to another level, as a LEVEL message says."""
-        level, services = control.read_level(message, [one.config.name for one in self._services])
-        for service in services:
-            self._log.set_level(level, service)
+    def answer(self, request: control.Request, sock: socket.socket) -> None:
+        """Do what the admin endpoint asks for, and answer by `sock`, which is closed then."""
+        task = self._loop.create_task(answers.send(sock, self.perform(request)))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    def perform(self, request: control.Request) -> list[dict[str, Any]]:
+        """Do what the admin endpoint asks for; the messages to answer with."""
+        if request.action is control.Action.LEVEL:
+            self._log.set_level(request.level, request.service)
+            return []
+        return list(answers.answers(self._services, request, self._loop.time()))
 
     def list_connections(self) -> None:
         """Write what goes on here to the log (SIGUSR2)."""
@@ -215,16 +224,29 @@ class Worker:
                 self._main.notice(connection.describe(now))
 
 
+class Obedient(Protocol):
+    """What a child of the supervisor does at its word; `Worker` says what each is."""
+
+    @property
+    def open_connections(self) -> int: ...
+    def start(self) -> None: ...
+    def abandon_listeners(self, *, daemon_ends: bool = False) -> None: ...
+    async def drain(self) -> None: ...
+    async def end(self) -> None: ...
+    def list_connections(self) -> None: ...
+    def answer(self, request: control.Request, sock: socket.socket) -> None: ...
+
+
 class _Obedience:
     """Does what the supervisor says over the control channel until it says to end."""
 
-    def __init__(self, worker: Worker, assignment: Assignment, channel: socket.socket) -> None:
+    def __init__(self, worker: Obedient, log: Log, main: Channel, channel: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         self._worker = worker
-        self._log = assignment.log
-        self._main = assignment.main
+        self._log = log
+        self._main = main
         self._channel = channel
-        self._spares: list[int] = [os.dup(channel.fileno()) for _ in self._log.descriptors()]
+        self._spares = self._room()
         self._drained: asyncio.Task[None] | None = None
         self._daemon_ends = False
         self._heeded: asyncio.TimerHandle | None = None
@@ -267,15 +289,20 @@ class _Obedience:
             if message == control.LOG:
                 self._log.adopt(descriptors)
         finally:
-            self._spares = [os.dup(self._channel.fileno()) for _ in self._log.descriptors()]
-        if message.startswith(control.LEVEL):
-            self._worker.set_level(message)
+            self._spares = self._room()
+        if message.startswith(control.REQUEST):
+            if descriptors:  # it came along, unless descriptors have run out
+                self._worker.answer(control.Request.decode(message), socket.socket(fileno=descriptors[0]))
         elif message != control.LOG:
             self._answers[message]()
 
+    def _room(self) -> list[int]:
+        """Descriptors to be closed for those that a message may bring: a log's, or one to answer by."""
+        return [os.dup(self._channel.fileno()) for _ in range(max(1, len(self._log.descriptors())))]
+
     def _drain(self) -> None:
         if self._drained is None:
-            self._worker.abandon_listeners()
+            self._worker.abandon_listeners(daemon_ends=self._daemon_ends)
             self._say(control.counted(control.DRAINING, self._worker.open_connections))
             self._drained = self._loop.create_task(self._worker.drain())
             self._drained.add_done_callback(lambda _: self._end())
@@ -319,12 +346,17 @@ class _Obedience:
 
 def serve(assignment: Assignment, channel: socket.socket) -> int:
     """Be a worker of a supervisor: serve until `channel` says to end. Returns the exit status."""
-    assignment.log.begin_anew()
+    return obey(lambda: Worker(assignment), assignment.log, assignment.main, channel)
+
+
+def obey(make: Callable[[], Obedient], log: Log, main_log: Channel, channel: socket.socket) -> int:
+    """Be the child of a supervisor that `make` makes, in its event loop, until `channel` says to end."""
+    log.begin_anew()
     with running_loop() as loop:
-        report_faults(loop, assignment.main)
+        report_faults(loop, main_log)
 
         async def main() -> None:
-            await _Obedience(Worker(assignment), assignment, channel).run()
+            await _Obedience(make(), log, main_log, channel).run()
 
         loop.run_until_complete(main())
     return 0

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from culvert.errors import ConfigurationError
-from culvert.generation import ConfigurationSource, Generation, builder
+from culvert.generation import Generation, builder
+from culvert.source import ConfigurationSource
 
 from .identities import issue
 

@@ -22,6 +22,12 @@ WALL = {
 ALLOWED = {
     "log/lines.py": "the time of a line",
     "log/sinks.py": "the time of a syslog message",
+    "drain.py": "until when connections may go on, for the log",
+    "trace/tracing.py": "the time of day at which a connection began, for people and captures",
+    "cli/trace/passive.py": "the same",
+    "cli/trace/text.py": "the same, printed",
+    "metrics.py": "when the daemon was reloaded, for people",
+    "admin/overview.py": "the time of a status document, and the days until a certificate expires",
     "generation.py": "the days until a certificate expires",
     "cli/commands.py": "the same",
     "cli/ca/commands.py": "when certificates are made and expire",

@@ -31,15 +31,16 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"supervisor", "single", "inetd", "server"}),
     frozenset({"succession"}),
     frozenset({"generation"}),
+    frozenset({"source", "standing"}),
     frozenset({"watch", "drain"}),
     frozenset({"privileges"}),
     frozenset({"worker", "client"}),
-    frozenset({"control"}),
     frozenset({"admin"}),
+    frozenset({"control"}),
     frozenset({"service"}),
     frozenset({"connection"}),
     frozenset({"summary"}),
-    frozenset({"securing", "arrival"}),
+    frozenset({"securing", "arrival", "program_variables"}),
     frozenset({"shared"}),
     frozenset({"requested"}),
     frozenset({"access"}),
@@ -57,7 +58,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"config"}),
     frozenset({"address"}),
     frozenset({"metrics", "idents", "notify", "turn", "ledger", "capabilities"}),
-    frozenset({"errors"}),
+    frozenset({"tally", "errors"}),
     frozenset({"version"}),
 )
 
@@ -80,6 +81,9 @@ CONFINED: dict[str, str] = {
     "typer": "culvert.cli",
     "click": "culvert.cli",
     "rich": "culvert.cli",
+    # The libraries of an endpoint that most daemons do not have, and one process of the others.
+    "h11": "culvert.admin.http",
+    "prometheus_client": "culvert.admin.exposition",
     # It starts a thread, which does not go together with a fork.
     "watchfiles": "culvert.watch.process",
     "OpenSSL._util": "culvert.tls._openssl",

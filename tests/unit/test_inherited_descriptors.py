@@ -9,7 +9,7 @@ import pytest
 
 from culvert import privileges
 from culvert.errors import ConfigurationError
-from culvert.generation import ConfigurationSource
+from culvert.source import ConfigurationSource
 
 from .forked import in_child
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from culvert import control
+from culvert.control import Action, Request
 from culvert.generation import Generation
 from culvert.worker import HEED_AFTER
 
@@ -57,6 +58,16 @@ class Child:
     def lives(self) -> bool:
         """Whether it has not ended yet."""
         return not select.select([self._watch], [], [], 0)[0]
+
+    def ask(self, request: Request) -> None:
+        """Pass on what the admin endpoint asks for; return when it is done."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                socket.send_fds(self.channel, [request.encode()], [theirs.fileno()])
+            ours.settimeout(PATIENCE)
+            while ours.recv(65536):
+                pass
 
     def wait(self) -> int:
         """Its exit status, once it ends by itself."""
@@ -258,7 +269,7 @@ class TestLevel:
         child = start(loader.build("debug = 5\n" + service(f"127.0.0.1:{port}")))
         with dial(port) as client:
             await_line(loader, "accepted connection")
-            child.tell(control.level_message(7, "one"))
+            child.ask(Request(Action.LEVEL, level=7, service="one"))
             child.tell(control.LIST)
             await_line(loader, "1 open")
             client.close()
@@ -268,7 +279,7 @@ class TestLevel:
         self, start: Start, loader: Loader, port: int
     ) -> None:
         child = start(loader.build("debug = 5\n" + service(f"127.0.0.1:{port}")))
-        child.tell(control.level_message(0, "other"))
+        child.ask(Request(Action.LEVEL, level=0, service="other"))
         with dial(port):
             await_line(loader, "accepted connection")
 

@@ -55,11 +55,12 @@ def _serve(origin: str | int, drain_timeout: float | None) -> int:
     from culvert import privileges  # noqa: PLC0415
     from culvert.activation import Activation  # noqa: PLC0415
     from culvert.descriptors import DescriptorLimit  # noqa: PLC0415
-    from culvert.generation import ConfigurationSource, Generation, builder  # noqa: PLC0415
+    from culvert.generation import Generation, builder  # noqa: PLC0415
     from culvert.inetd import InetdProcess  # noqa: PLC0415
     from culvert.inherited import passed_by_systemd  # noqa: PLC0415
     from culvert.notify import Notifier  # noqa: PLC0415
     from culvert.single import SingleProcess  # noqa: PLC0415
+    from culvert.source import ConfigurationSource  # noqa: PLC0415
     from culvert.supervisor import Supervisor  # noqa: PLC0415
 
     prompt = Prompt()

@@ -68,6 +68,10 @@ def _accept(text: str) -> Address:
     return _address(text.removeprefix("*:"), lowest=0)
 
 
+def _admin(text: str) -> Address:
+    return _address(text, lowest=0)
+
+
 def _connect(text: str) -> Address:
     return _address(text, lowest=1)
 
@@ -87,6 +91,7 @@ def _numeric(text: str) -> str:
 
 
 ACCEPT = Form("[HOST:]PORT or the path of a Unix socket", _accept)
+ADMIN = Form("[HOST:]PORT, where a port alone is of localhost, or the path of a Unix socket", _admin)
 CONNECT = Form("[HOST:]PORT or the path of a Unix socket", _connect)
 HOST = Form("a host name or an IP address", host)
 HOST_OR_NONE = Form("a host name, or nothing", _host_or_none)

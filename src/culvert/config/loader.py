@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from culvert.config.access_rules import check_clients_by_name, check_inherited_targets
+from culvert.config.admin_rules import admin_options, check_admin
 from culvert.config.derived import connection_limits, derived_fields
 from culvert.config.draft import Draft, Entry
 from culvert.config.findings import MAX_ERRORS, Findings
@@ -79,6 +80,7 @@ class _Reader:
         check_primaries(drafts, self._findings)
         check_clients_by_name(drafts, self._findings)
         check_inherited_targets(drafts, self._findings)
+        check_admin(self._defaults, self._findings, inetd=not self._sections)
         check_daemon_limits(self._defaults, self._sections, self._findings)
 
     def configuration(self) -> Configuration:
@@ -164,6 +166,7 @@ def _refusal(option: Option, text: str, bad: BadValue) -> str:
 def _global_options(defaults: Draft) -> GlobalOptions:
     fields = {o.global_field: defaults.value(o.name) for o in OPTIONS if o.global_field is not None}
     fields["limits"] = connection_limits(defaults)
+    fields["admin"] = admin_options(defaults)
     return GlobalOptions(**fields, locations=MappingProxyType(defaults.locations(Scope.SERVICE)))
 
 

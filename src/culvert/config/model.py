@@ -289,6 +289,15 @@ class ServerName:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminOptions:
+    """Where the daemon tells how it fares. A request must bring the token, where there is one."""
+
+    address: Address
+    token_file: str | None
+    token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class GlobalOptions:
     """The options of the whole daemon. `locations` is as in `Service`."""
 
@@ -315,6 +324,7 @@ class GlobalOptions:
     limits: ConnectionLimits
     """Of all services together."""
     locations: Mapping[str, Location]
+    admin: AdminOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)

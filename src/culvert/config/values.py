@@ -25,6 +25,9 @@ MAX_NUMBER = 2**31 - 1
 MAX_WORKERS = 1024
 """More than any machine of today has processors: a typing error must not fork without end."""
 
+TOKEN_LENGTH = 16
+"""Characters of a token from which on it cannot be guessed."""
+
 LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 """syslog's levels; the index is the number (RFC 5424, 6.2.1)."""
 
@@ -292,6 +295,12 @@ def _server_name(text: str) -> str:
     return text
 
 
+def _token(text: str) -> str:
+    if not text or not all("!" <= character <= "~" for character in text):
+        raise BadValue()
+    return text
+
+
 def _hex_key(text: str) -> bytes:
     digits = text.replace(":", "")
     if re.fullmatch(r"(?:[0-9A-Fa-f]{32}){1,2}", digits) is None:
@@ -324,4 +333,5 @@ URL = Form("a URL of the form http://HOST[:PORT][/PATH]", _url)
 OCSP_FLAG = Form(listed(OCSP_FLAGS), _ocsp_flag)
 EMAIL = Form("an e-mail address", _email)
 SNI = Form("a host name or nothing in client mode, SERVICE:PATTERN in server mode", _server_name)
+TOKEN = Form("visible ASCII characters", _token)
 HEX_KEY = Form("32 or 64 hexadecimal digits", _hex_key)

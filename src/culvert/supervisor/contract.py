@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 from culvert.config.model import GlobalOptions
 from culvert.log import Log
+from culvert.metrics import Event
 from culvert.watch import Watched
 
 
@@ -19,6 +20,7 @@ class Generation(Protocol):
     log: Log
     """May be shared by generations. The supervisor closes it once no generation in use has it."""
     workers: int
+    """How many processes are to be forked, with that of the admin endpoint, which is the last."""
     watched: Watched | None
     """The files whose change is to lead to a reload; None where no change is to."""
 
@@ -39,12 +41,21 @@ class Generation(Protocol):
     def bury(self, pid: int) -> None:
         """Take note that a worker, of this or of an earlier generation, has ended, however that happened."""
 
+    def administers(self, index: int) -> bool:
+        """Whether the process of this index is that of the admin endpoint, which may ask for things."""
+
+    def note(self, event: Event) -> None:
+        """Count what has happened to the daemon."""
+
     def disown(self, heir: Self) -> None:
         """In a new worker of `heir`: close every listening socket that `heir` does not share.
 
         Otherwise its port would stay open, with nobody to accept, after this generation is gone. It
         concerns the one process: nothing is unlinked.
         """
+
+    def stop_listening(self) -> None:
+        """Close, and unlink, every listening socket of a service; the admin endpoint's go on to `retire`."""
 
     def retire(self, successor: Self | None) -> None:
         """Close, and unlink, every listening socket that `successor` does not share."""

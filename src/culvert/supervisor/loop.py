@@ -19,20 +19,21 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from culvert import privileges
-from culvert.config.model import Foreground, GlobalOptions
-from culvert.control import ASK, LIST, LOG, READY, level_message
+from culvert.config.model import GlobalOptions
+from culvert.control import ASK, LIST, LOG, READY, REQUEST
 from culvert.drain import Drain
-from culvert.errors import ConfigurationError, os_reason
-from culvert.jail import Place
+from culvert.errors import ConfigurationError
 from culvert.log import Channel, Level, Log, shown
+from culvert.metrics import Event
 from culvert.notify import Notifier
 from culvert.privileges import ExitStatus
+from culvert.standing import Standing
+from culvert.supervisor import requests
 from culvert.supervisor.contract import Build, Generation
 from culvert.supervisor.process import Worker, fork_worker, main_channel
 from culvert.supervisor.replacement import Replacement, Replacements
+from culvert.supervisor.requests import Means
 from culvert.supervisor.signals import SignalPipe, signal_name
 from culvert.supervisor.timing import LONGEST_WAIT, TIMING, Timing
 from culvert.supervisor.watchdog import Watchdog
@@ -59,10 +60,8 @@ class Supervisor:
         self._status = ExitStatus.OK
         self._log: Channel
         self._signals: SignalPipe
-        self._pid_file: privileges.PidFile | None = None
-        self._report: privileges.StartReport | None = None
+        self._standing = Standing()
         self._reason = ""
-        self._home: Path | None = None
         self._selector = selectors.PollSelector()
         self._renewal = Renewal(Host(self._reload, lambda: self._log, self._hear, self._selector.unregister))
         self._actions: dict[int, Callable[[], None]] = {
@@ -108,18 +107,10 @@ class Supervisor:
 
     def _detach(self, options: GlobalOptions) -> None:
         """Take the place in the system that the options ask for. Raises ConfigurationError and OSError."""
-        if options.pid:
-            self._pid_file = privileges.PidFile(
-                Place(options.chroot, options.pid), options.locations.get("pid")
-            )
-        if options.foreground is Foreground.NO:
-            self._home = privileges.working_directory()
-            self._report = privileges.daemonize(ExitStatus.FAILED_START, self._notifier.introduce)
-        # Before the pid file: who reads that may send a signal at once.
+        self._standing.detach(options, self._notifier.introduce)
         self._signals = SignalPipe(self._actions)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
-        if self._pid_file is not None:
-            self._pid_file.create()
+        self._standing.write_pid()
 
     def _refuse(self, status: ExitStatus, reason: str) -> None:
         """End a start that failed: in the log, and in what the waiting process says and returns."""
@@ -141,16 +132,14 @@ class Supervisor:
 
     def _leave(self) -> None:
         self._renewal.end()
+        if self._current is not None:
+            self._current.retire(None)
         if self._drain is not None and self._status == ExitStatus.OK:
             self._status = self._drain.conclude()
-        if self._pid_file is not None:
-            try:
-                self._pid_file.remove()
-            except OSError as error:
-                self._log.warning(f"Cannot remove the pid file {self._pid_file.place}: {os_reason(error)}")
+        self._standing.give_up(self._log)
         self._log.notice("Terminated")
-        if self._report is not None and self._reason:
-            self._report.send(self._status, self._reason)  # to who may start another one at once
+        if self._reason:
+            self._standing.send(self._status, self._reason)  # to who may start another one at once
 
     # What the loop waits for: signals, messages, deadlines.
 
@@ -174,6 +163,9 @@ class Supervisor:
                 worker.deadline = math.inf
             if self._candidate is not None and all(one.ready for one in self._workers.of(self._candidate)):
                 self._commit(self._candidate)
+        elif message.startswith(REQUEST):
+            means = Means(self._log, self._set_log_level, self._reload, self._workers.tell)
+            requests.obey(worker, message, list(self._workers), means)
         else:
             self._announce_when_drained()
             self._tell_what_is_waited_for()
@@ -212,7 +204,12 @@ class Supervisor:
 
     def _must_live(self) -> list[Worker]:
         """The workers without which the daemon does not do its work."""
-        return [one for one in self._workers.of(self._current) if one.ready]
+        current = self._current
+        return [
+            one
+            for one in self._workers.of(current)
+            if one.ready and current is not None and not current.administers(one.index)
+        ]
 
     @property
     def _renewal_due(self) -> float:
@@ -239,11 +236,13 @@ class Supervisor:
                 for finding in error.diagnostics:
                     self._log.error(str(finding))
                 self._log.error("Configuration failed")
+                self._note(Event.RELOAD_FAILED)
             self._goes_on(str(error))
         except Exception as error:  # the running configuration outlives a fault in loading another
             self._renewal.waits(None)
             self._log.fault("Loading the configuration")
             self._log.error("Configuration failed")
+            self._note(Event.RELOAD_FAILED)
             self._goes_on(f"{type(error).__name__}: {error}")
         else:
             self._launch(candidate)
@@ -255,7 +254,7 @@ class Supervisor:
 
     def _prepare(self) -> Generation:
         """Build a candidate, in the directory of the start: relative paths mean what they meant then."""
-        with privileges.back_in(self._home):
+        with self._standing.at_home():
             return self._build(self._current)
 
     def _launch(self, candidate: Generation) -> None:
@@ -277,6 +276,7 @@ class Supervisor:
         if old is not None:
             self._workers.drain(self._workers.of(old), new.options.reload_drain_timeout)
             old.retire(new)
+            self._note(Event.RELOADED)
             self._close_log(old)
         self._renewal.follow(new.watched)
         self._announce_when_drained()
@@ -295,8 +295,9 @@ class Supervisor:
         self._reload_if_asked()
 
     def _announce_to_manager(self, summary: str) -> None:
-        if self._report is not None and self._report.awaited:
-            self._report.send(ExitStatus.OK, str(os.getpid()))
+        report = self._standing.report
+        if report is not None and report.awaited:
+            report.send(ExitStatus.OK, str(os.getpid()))
         else:
             self._notifier.ready(summary)
         self._watchdog.start(time.monotonic())
@@ -313,6 +314,7 @@ class Supervisor:
         self._renewal.waits(None)
         self._log.error(reason)
         self._log.error("Configuration failed")
+        self._note(Event.RELOAD_FAILED)
         self._goes_on(reason)
         self._close_log(failed)
         self._reload_if_asked()
@@ -356,8 +358,8 @@ class Supervisor:
         """
         self._signals.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if self._report is not None:
-            self._report.close()
+        if self._standing.report is not None:
+            self._standing.report.close()
         self._renewal.let_go()
         self._notifier.close()
         for worker in self._workers:
@@ -416,6 +418,8 @@ class Supervisor:
             return
         try:
             self._fork(self._current, one.index, one.pause)
+            if not self._current.administers(one.index):
+                self._note(Event.WORKER_REPLACED)
         except OSError as error:
             self._log.error(f"Cannot fork a worker: {error.strerror}")
             self._schedule(one.index, one.pause)
@@ -431,6 +435,7 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
+        self._note(Event.STOPPING)
         self._replacements.clear()
         self._announce_by = math.inf
         # A start that is under way has nobody to wait for.
@@ -445,7 +450,7 @@ class Supervisor:
             self._candidate.retire(self._current)
             self._candidate = None
         if self._current is not None:
-            self._current.retire(None)
+            self._current.stop_listening()
 
     def _tell_what_is_waited_for(self) -> None:
         """Once every worker has said how many connections it has."""
@@ -462,14 +467,13 @@ class Supervisor:
                 return True
         return False
 
-    def set_log_level(self, level: int, service: str | None = None) -> None:
-        """Change the level of what is logged, of one service or of everything, until the next reload.
+    def _set_log_level(self, level: int, service: str | None) -> None:
+        """Change the level of what is logged here, of one service or of everything, until the next reload.
 
-        It counts for all workers: also for those that replace others later, which inherit the log of here.
+        Workers are told it, too; those that replace others later inherit the log of here.
         """
         for log in self._logs():
             log.set_level(level, service)
-        self._workers.tell_all(level_message(level, service))
         whose = "the daemon and all services" if service is None else f"service [{service}]"
         self._log.notice(f"The log level of {whose} is {Level(level).name.lower()} until the next reload")
 
@@ -488,3 +492,7 @@ class Supervisor:
                 self._log.error(failure)
         for worker in self._workers:
             self._workers.tell(worker, LOG, worker.generation.log.descriptors())
+
+    def _note(self, event: Event) -> None:
+        if self._current is not None:
+            self._current.note(event)

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from culvert.control import ALIVE, DRAINING, ENDING, FAILED, MESSAGE_LIMIT, READY
@@ -50,6 +50,8 @@ class Worker:
     owes_answer: bool = False
     complaint: str = ""
     stopping: bool = False
+    passed: list[int] = field(default_factory=list)
+    """Descriptors that came with the last message; `close_passed` ends them."""
 
     def __str__(self) -> str:
         return f"Worker {self.index} (pid {self.pid})"
@@ -66,9 +68,18 @@ class Worker:
     def receive(self) -> bytes:
         """The next message, which must be there; empty once the worker has closed its end."""
         try:
-            return self.channel.recv(MESSAGE_LIMIT)
+            message, descriptors, _, _ = socket.recv_fds(self.channel, MESSAGE_LIMIT, 1)
         except ConnectionError:
             return b""
+        self.close_passed()
+        self.passed = descriptors
+        return message
+
+    def close_passed(self) -> None:
+        """Close what came with the last message."""
+        for fd in self.passed:
+            os.close(fd)
+        self.passed = []
 
     def last_words(self) -> str:
         """Why a worker that has ended could not serve, if it said so; closes the channel."""

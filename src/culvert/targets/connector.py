@@ -61,13 +61,20 @@ class Connector:
         targets: Targets,
         log: Channel,
         find: Find = endpoints_of,
+        *,
+        show: Callable[[int, int, int], None] | None = None,
     ) -> None:
-        """`log` is the service's own, for what no connection is the cause of; `find` looks names up."""
+        """`log` is the service's own, for what no connection is the cause of; `find` looks names up.
+
+        `show` is told, by its number, how many addresses a target has and how many of them are not known to
+        fail. A sole address that fails is then probed as well, or nobody would learn that it answers again.
+        """
         self.loop = loop
         self.service = service
         self.lookups = Lookups(loop, find)
         self.dialer = Dialer(service, targets.sources)
         self.health = Health(service, loop, log, targets.board, self._others)
+        self.health.probes_all = show is not None
         now = loop.time()
         self._by_address: dict[Address, Target] = {}
         for address, endpoints in zip(targets.addresses, targets.endpoints, strict=True):
@@ -76,6 +83,11 @@ class Connector:
         self._targets = [self._by_address[address] for address in targets.addresses]
         self._only = self._targets[0] if len(self._targets) == 1 and not service.delay else None
         self._turn = 0
+        self._show = show
+        self._shown: dict[int, tuple[int, int]] = {}
+        if show is not None:
+            self.health.on_finding = self._show_targets
+            self._show_targets()
 
     @property
     def targets(self) -> Iterable[Target]:
@@ -209,6 +221,16 @@ class Connector:
         """Those that are set aside, the one due soonest first: nobody is refused without an attempt."""
         aside = [backend for backend in self.backends() if backend.due is not None]
         return sorted(aside, key=lambda backend: backend.due or 0.0)
+
+    def _show_targets(self) -> None:
+        for index, target in enumerate(self.targets):
+            usable = sum(1 for backend in target.backends if not backend.failures)
+            if not target.backends and not target.failures:
+                usable = 1  # nothing is known of it
+            state = (len(target.backends), usable)
+            if self._show is not None and self._shown.get(index) != state:
+                self._shown[index] = state
+                self._show(index, *state)
 
     def _others(self, backend: Backend) -> tuple[int, int]:
         others = siblings = 0

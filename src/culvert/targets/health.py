@@ -49,6 +49,10 @@ class Health:
         self._heeded = 0
         self.on_change: Callable[[], None] | None = None
         """Called when there may be something to do in the background."""
+        self.on_finding: Callable[[], None] | None = None
+        """Called when an address is found to fail, or to answer again."""
+        self.probes_all = False
+        """Whether a sole address that fails is probed too. Clients are sent there all the same."""
 
     def failed(self, backend: Backend, reason: str, *, probed: bool = False) -> None:
         """An attempt failed. One that is set aside already is given a longer pause by probes only: any number
@@ -58,9 +62,9 @@ class Health:
             return
         backend.failures += 1
         others, siblings = self._others(backend)
-        if others:
+        if others or self.probes_all:
             self._pause(backend)
-        if others or probed:
+        if others or probed or self.probes_all:
             known = self._board.read(backend.endpoint)
             if known is None or known < 0:
                 self._board.set_aside(backend.endpoint)
@@ -92,6 +96,7 @@ class Health:
         if seconds is not None and seconds >= 0:
             self._board.clear(backend.endpoint)
             self._log.notice(f"Service [{self._name}]: {backend.name} answers again after {seconds:.1f} s")
+        self._found()
 
     def heed(self, backends: Callable[[], Iterable[Backend]]) -> None:
         """Take over what other workers have found since the last time; usually that is nothing."""
@@ -107,7 +112,7 @@ class Health:
                 if backend.failures:
                     backend.failures = 0
                     backend.due = None
-            elif not backend.failures and self._others(backend)[0]:
+            elif not backend.failures and (self.probes_all or self._others(backend)[0]):
                 backend.failures = 1
                 self._pause(backend)
         self.changed()
@@ -116,6 +121,11 @@ class Health:
         """Have the background look whether there is something to do for it."""
         if self.on_change is not None:
             self.on_change()
+        self._found()
+
+    def _found(self) -> None:
+        if self.on_finding is not None:
+            self.on_finding()
 
     def _pause(self, backend: Backend) -> None:
         backend.due = self._loop.time() + min(pause_after(backend.failures), self._most)

@@ -48,6 +48,7 @@ class Upkeep:
         targets = list(self._connector.targets)
         return (
             self._service.health_check is not None
+            or (self._connector.health.probes_all and bool(targets))
             or any(target.is_name or len(target.backends) != 1 for target in targets)
             or len(targets) > 1
         )
@@ -140,6 +141,7 @@ class Upkeep:
 
     def _failed(self, target: Target, error: OSError) -> None:
         target.failures += 1
+        self._connector.health.changed()
         if target.failures == 1 and target.backends:
             self._log.warning(
                 f"Service [{self._service.name}]: cannot look up {target.address} again: {os_reason(error)}; "
@@ -149,6 +151,7 @@ class Upkeep:
     def _found(self, target: Target, endpoints: tuple[Endpoint, ...]) -> None:
         had_failed = target.failures > 0 or not target.backends
         if target.adopt(endpoints, self._loop.time()) or had_failed:
+            self._connector.health.changed()
             addresses = ", ".join(show(endpoint.sockaddr) for endpoint in endpoints)
             tell = self._log.notice if had_failed else self._log.info
             tell(f"Service [{self._service.name}]: {target.address} is at {addresses} now")

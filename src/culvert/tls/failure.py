@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from culvert.errors import PeerError
@@ -37,6 +38,48 @@ class TlsError(PeerError):
         of_tls = (error for error in self.errors if error.library == _SSL_LIBRARY)
         first = next(of_tls, self.errors[0] if self.errors else None)
         return str(first) if first is not None else self.reason
+
+
+class Cause(enum.Enum):
+    """What a handshake failed for, in a few kinds that can be counted."""
+
+    TIMEOUT = "timeout"
+    CLOSED = "closed"
+    CONNECTION = "connection"
+    CERTIFICATE = "certificate"
+    ALERT = "alert"
+    VERSION = "version"
+    CIPHER = "cipher"
+    GROUP = "group"
+    NO_TLS = "no TLS"
+    OTHER = "other"
+
+
+_CAUSES = {
+    UNEXPECTED_EOF: Cause.CLOSED,
+    "certificate verify failed": Cause.CERTIFICATE,
+    "peer did not return a certificate": Cause.CERTIFICATE,
+    "unsupported protocol": Cause.VERSION,
+    "version too low": Cause.VERSION,
+    "no protocols available": Cause.VERSION,
+    "no shared cipher": Cause.CIPHER,
+    "no ciphers available": Cause.CIPHER,
+    "no suitable key share": Cause.GROUP,
+    "no suitable groups": Cause.GROUP,
+    "wrong version number": Cause.NO_TLS,
+    "http request": Cause.NO_TLS,
+    "https proxy request": Cause.NO_TLS,
+}
+
+
+def cause_of(error: TlsError) -> Cause:
+    """The kind of a failed handshake, by OpenSSL's reasons."""
+    for reason in (error.reason, *(one.reason for one in error.errors)):
+        if reason in _CAUSES:
+            return _CAUSES[reason]
+        if " alert " in reason:
+            return Cause.ALERT
+    return Cause.OTHER
 
 
 def take_errors() -> tuple[OpenSSLError, ...]:

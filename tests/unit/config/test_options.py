@@ -26,7 +26,8 @@ SERVICE = """
 """
 
 OWN = """
-    include workers watch alpn keylog healthCheck maxConnections maxConnectionsPerIP maxHandshakes acceptRate
+    include workers watch admin adminToken adminTokenFile
+    alpn keylog healthCheck maxConnections maxConnectionsPerIP maxHandshakes acceptRate
     acceptProxy trustProxy proxyProtocol allowFrom denyFrom socksAllow drainTimeout reloadDrainTimeout
     logFormat
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
@@ -107,6 +108,7 @@ def test_secrets() -> None:
         "protocolPassword",
         "ticketKeySecret",
         "ticketMacSecret",
+        "adminToken",
     }
     assert hides("protocolPasswort")
     assert not hides("PSKsecrets")

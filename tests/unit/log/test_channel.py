@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from culvert import control
 from culvert.config.model import Debug
 from culvert.log import FileSink, Level, Log
 
@@ -54,18 +53,6 @@ class TestLevels:
     def test_what_is_changed_before_a_channel_is_made_counts(self, written: Written) -> None:
         written.log.set_level(7, "one")
         assert written.log.channel(NOTICE, "one", "one").enabled(Level.DEBUG)
-
-    @pytest.mark.parametrize("name", ["one", "with a blank", "ü" * 5000])
-    def test_a_message_names_the_service(self, name: str) -> None:
-        message = control.level_message(7, name)
-        assert len(message) <= control.MESSAGE_LIMIT
-        assert control.read_level(message, ["other", name]) == (7, [name])
-
-    def test_a_message_of_a_service_that_is_gone_is_for_nobody(self) -> None:
-        assert control.read_level(control.level_message(7, "gone"), ["one"]) == (7, [])
-
-    def test_a_message_without_a_service_is_for_all(self) -> None:
-        assert control.read_level(control.level_message(2, None), ["one"]) == (2, [None])
 
 
 class TestHolding:

@@ -21,6 +21,7 @@ from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOpti
 from culvert.errors import ConfigurationError, Location
 from culvert.jail import Place
 from culvert.log import FileSink, Log
+from culvert.metrics import Event
 from culvert.supervisor import Generation, Supervisor, Timing
 from culvert.watch import Watched
 
@@ -90,8 +91,18 @@ class SmallGeneration:
     def bury(self, pid: int) -> None:
         pass
 
+    def administers(self, index: int) -> bool:
+        return False
+
+    def note(self, event: Event) -> None:
+        pass
+
     def disown(self, heir: Generation) -> None:
         self._listener.close()
+
+    def stop_listening(self) -> None:
+        self._listener.close()
+        self._lines.info("listens no more")
 
     def retire(self, successor: Generation | None) -> None:
         self._listener.close()

@@ -25,7 +25,7 @@ def test_workers_finish_and_the_status_is_good(daemon: Daemon) -> None:
     running.send(signal.SIGTERM)
     running.expect_all("got finish")
     running.expect(r"Stopping: waiting for 6 connection\(s\) to finish, at most 60 s")
-    running.expect("retired, successor none")
+    running.expect("listens no more")
     running.open_gate()
     assert running.wait() == ExitStatus.OK
     running.expect("All connections have finished")

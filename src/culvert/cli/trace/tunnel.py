@@ -19,7 +19,8 @@ from culvert.cli.pass_phrase import Prompt
 from culvert.cli.trace.output import Output
 from culvert.config.model import Configuration
 from culvert.errors import ConfigurationError
-from culvert.generation import ConfigurationSource, Generation, builder
+from culvert.generation import Generation, builder
+from culvert.source import ConfigurationSource
 from culvert.trace import Wants
 from culvert.worker import Worker
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from culvert.config.options.access import ACCESS
+from culvert.config.options.admin import ADMINISTRATION
 from culvert.config.options.daemon import DAEMON
 from culvert.config.options.endpoints import ENDPOINTS
 from culvert.config.options.identity import IDENTITY
@@ -18,7 +19,7 @@ def _sorted(*parts: tuple[Option, ...]) -> tuple[Option, ...]:
     return tuple(sorted(every, key=lambda option: (option.scope is Scope.SERVICE, option.name.lower())))
 
 
-OPTIONS = _sorted(DAEMON, ENDPOINTS, ACCESS, LIMITS, TLS, IDENTITY, NEGOTIATION)
+OPTIONS = _sorted(DAEMON, ADMINISTRATION, ENDPOINTS, ACCESS, LIMITS, TLS, IDENTITY, NEGOTIATION)
 """Every option: those of the daemon first, then those of services, each part by name."""
 
 _BY_NAME = {name.lower(): option for option in OPTIONS for name in (option.name, *option.aliases)}

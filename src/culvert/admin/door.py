@@ -1,0 +1,56 @@
+"""Where the admin endpoint listens, and what it asks of whoever comes: made before the jail closes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from culvert.config.model import AdminOptions, GlobalOptions
+from culvert.errors import ConfigurationError, os_reason
+from culvert.listen import Binder, Bound
+from culvert.resolve import SocketAddress
+
+_TOKEN_LIMIT = 4096
+"""Bytes of a token's file: a token has a few dozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The endpoint's sockets, the host that its address was written with, and its token."""
+
+    bound: tuple[Bound, ...]
+    host: str | None
+    token: bytes | None = field(repr=False)
+
+    @property
+    def addresses(self) -> list[SocketAddress]:
+        """What is bound, as the system says it."""
+        return [one.address for one in self.bound]
+
+
+def open_door(options: GlobalOptions, binder: Binder) -> Door | None:
+    """Listen where the options say; None where they say nothing. Raises ConfigurationError."""
+    admin = options.admin
+    if admin is None:
+        return None
+    token = _token(admin, options)
+    bound = binder.listen_privately(admin.address, options.locations.get("admin"), local_only=token is None)
+    return Door(bound, getattr(admin.address, "host", None), token)
+
+
+def _token(admin: AdminOptions, options: GlobalOptions) -> bytes | None:
+    if admin.token_file is None:
+        return None if admin.token is None else admin.token.encode()
+    where = options.locations.get("adminTokenFile")
+    try:
+        with Path(admin.token_file).open("rb") as file:
+            token = file.read(_TOKEN_LIMIT + 1).strip()
+    except OSError as error:
+        raise ConfigurationError.single(
+            f"Cannot read the token in {admin.token_file}: {os_reason(error)}", where
+        ) from None
+    if not token or len(token) > _TOKEN_LIMIT or not all(b"!"[0] <= one <= b"~"[0] for one in token):
+        raise ConfigurationError.single(
+            f"{admin.token_file} holds no token: one line of visible ASCII characters is expected", where
+        )
+    return token

@@ -1,0 +1,292 @@
+"""HTTP/1.1 for the admin endpoint, by h11: every connection, request and wait is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+
+import h11
+
+from culvert.admin.request import Refused, Request, Response
+from culvert.log import Channel
+
+HEAD_LIMIT = 8192
+"""Bytes of a request's head."""
+
+BODY_LIMIT = 4096
+"""Bytes of a request's body: the longest that means anything has a few dozen."""
+
+_READ = 4096
+_EXHAUSTED_PAUSE = 0.25
+_HEADERS = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a client may take: connections at a time, requests of one connection and in a second of all
+    together, and seconds for a request to come, for the next one to begin, and for an answer to be taken.
+    """
+
+    connections: int = 32
+    requests: int = 1000
+    rate: float = 100.0
+    patience: float = 10.0
+    idle: float = 60.0
+    delivery: float = 30.0
+
+
+BOUNDS = Bounds()
+
+Handler = Callable[[Request], Awaitable[Response]]
+"""Answers a request. It may raise Refused."""
+
+
+class HttpServer:
+    """Takes requests on listening sockets, which are closed by `close_listeners`."""
+
+    def __init__(self, handler: Handler, log: Channel, bounds: Bounds = BOUNDS) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._handler = handler
+        self.log = log
+        self._bounds = bounds
+        self._listening: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._tokens = bounds.rate
+        self._counted = self._loop.time()
+
+    def start(self, sockets: Iterable[socket.socket]) -> None:
+        """Begin to accept."""
+        for sock in sockets:
+            self._listening.append(sock)
+            self._loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def close_listeners(self) -> None:
+        """Take no new connection; those that wait for their next request are closed."""
+        self._closing = True
+        for sock in self._listening:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self._listening.clear()
+        for task in self._idle:
+            task.cancel()
+
+    async def finished(self) -> None:
+        """Return when no connection is left, after `close_listeners`."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def end(self) -> None:
+        """Close every connection now."""
+        self.close_listeners()
+        for task in self._tasks:
+            task.cancel()
+
+    # --- connections ---
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            sock, _ = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:  # descriptors or memory: some may come back
+            self._loop.remove_reader(listening.fileno())
+            self._loop.call_later(_EXHAUSTED_PAUSE, self._resume, listening)
+            return
+        if len(self._tasks) >= 2 * self._bounds.connections:
+            sock.close()  # so many are being told already that they are too many
+            return
+        sock.setblocking(False)
+        task = self._loop.create_task(self._serve(sock, crowded=len(self._tasks) >= self._bounds.connections))
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening in self._listening:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._idle.discard(task)
+
+    async def _serve(self, sock: socket.socket, *, crowded: bool) -> None:
+        with sock, contextlib.suppress(OSError, h11.RemoteProtocolError):  # it went, or takes no answer
+            await _Exchange(self, sock).run(crowded=crowded)
+
+    # --- what one exchange asks for ---
+
+    @property
+    def bounds(self) -> Bounds:
+        return self._bounds
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While this is entered nothing is lost where the connection is closed."""
+        task = asyncio.current_task(self._loop)
+        if task is not None:
+            self._idle.add(task)
+        try:
+            yield
+        finally:
+            if task is not None:
+                self._idle.discard(task)
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request, unless there are too many of them."""
+        now = self._loop.time()
+        self._tokens = min(self._tokens + (now - self._counted) * self._bounds.rate, self._bounds.rate)
+        self._counted = now
+        if self._tokens < 1:
+            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "there are too many requests", ("Retry-After", "1"))
+        self._tokens -= 1
+        return await self._handler(request)
+
+
+class _Exchange:
+    """One connection of a client: request after request."""
+
+    def __init__(self, server: HttpServer, sock: socket.socket) -> None:
+        self._server = server
+        self._sock = sock
+        self._local = sock.family == socket.AF_UNIX
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+
+    async def run(self, *, crowded: bool) -> None:
+        for number in range(self._server.bounds.requests):
+            if number and (self._server.closing or not await self._another()):
+                return
+            last = crowded or number + 1 == self._server.bounds.requests
+            if not await self._one(crowded=crowded, last=last):
+                return
+
+    async def _another(self) -> bool:
+        """Wait for the next request of this connection to begin."""
+        if self._http.our_state is h11.MUST_CLOSE or self._http.their_state is h11.MUST_CLOSE:
+            return False
+        self._http.start_next_cycle()
+        if self._http.trailing_data[0]:
+            return True
+        with contextlib.suppress(TimeoutError), self._server.waiting():
+            async with asyncio.timeout(self._server.bounds.idle):
+                data = await self._server.loop.sock_recv(self._sock, _READ)
+                self._http.receive_data(data)
+                return bool(data)
+        return False
+
+    async def _one(self, *, crowded: bool, last: bool) -> bool:
+        """Take one request and answer it; whether another one may follow."""
+        method = "GET"
+        try:
+            if crowded:
+                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections")
+            try:
+                async with asyncio.timeout(self._server.bounds.patience):
+                    request = await self._read()
+            except TimeoutError:
+                raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time") from None
+            if request is None:
+                return False
+            method = request.method
+            response = await self._server.answer(request)
+        except Refused as refusal:
+            response = refusal.response()
+        except h11.RemoteProtocolError as error:
+            status = HTTPStatus(error.error_status_hint)
+            response = Refused(status, status.description or status.phrase).response()
+        except OSError:
+            raise
+        except Exception:
+            self._server.log.fault("The admin endpoint")
+            response = Refused(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of culvert's: see its log"
+            ).response()
+        close = last or self._server.closing or self._http.their_state is not h11.DONE
+        async with asyncio.timeout(self._server.bounds.delivery):
+            await self._send(response, method, close=close)
+        return not close
+
+    async def _read(self) -> Request | None:
+        head: h11.Request | None = None
+        body = b""
+        while True:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                if self._http.they_are_waiting_for_100_continue:
+                    await self._write(h11.InformationalResponse(status_code=100, headers=[]))
+                self._http.receive_data(await self._server.loop.sock_recv(self._sock, _READ))
+            elif isinstance(event, h11.Request):
+                head = event
+                if _announced(event) > BODY_LIMIT:
+                    raise Refused(
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {BODY_LIMIT} bytes"
+                    )
+            elif isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > BODY_LIMIT:
+                    raise Refused(
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {BODY_LIMIT} bytes"
+                    )
+            elif isinstance(event, h11.EndOfMessage) and head is not None:
+                headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+                return Request(
+                    head.method.decode("ascii"), head.target.decode("ascii"), headers, body, self._local
+                )
+            else:
+                return None
+
+    async def _send(self, response: Response, method: str, *, close: bool) -> None:
+        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        headers = [
+            ("Date", formatdate(usegmt=True)),
+            ("Content-Type", response.content_type),
+            ("Content-Length", str(len(response.body))),
+            *_HEADERS,
+            *response.headers,
+            *((("Connection", "close"),) if close else ()),
+        ]
+        head = h11.Response(
+            status_code=int(response.status), headers=headers, reason=response.status.phrase.encode()
+        )
+        data = self._http.send(head) or b""
+        if method != "HEAD":
+            data += self._http.send(h11.Data(data=response.body)) or b""
+        data += self._http.send(h11.EndOfMessage()) or b""
+        await self._server.loop.sock_sendall(self._sock, data)
+        if close:
+            await self._hang_up()
+
+    async def _write(self, event: h11.InformationalResponse) -> None:
+        await self._server.loop.sock_sendall(self._sock, self._http.send(event) or b"")
+
+    async def _hang_up(self) -> None:
+        """Let the client read its answer: a close with bytes unread would send an RST that overtake it."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(1.0):
+                left = 16 * HEAD_LIMIT
+                while left > 0 and (data := await self._server.loop.sock_recv(self._sock, _READ)):
+                    left -= len(data)
+
+
+def _announced(head: h11.Request) -> int:
+    """The length that a request's body is said to have; h11 has checked that it is a number."""
+    return max((int(value) for name, value in head.headers if name == b"content-length"), default=0)

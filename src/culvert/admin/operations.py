@@ -1,0 +1,138 @@
+"""What the endpoint can have done: in words that a supervisor passes on, or by the process that serves."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+import socket
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from culvert.admin.request import Refused
+from culvert.control import MESSAGE_LIMIT, Action, Request
+from culvert.ledger import Ledger
+from culvert.tally import Cell, Tally
+
+LISTED = 1000
+"""Most connections that are listed at a time."""
+
+PATIENCE = 3.0
+"""Seconds for all workers to answer."""
+
+RELOAD_PATIENCE = 20.0
+"""Seconds after which a reload that is not done yet is said to be under way."""
+
+_LOOK = 0.05
+ANSWER_LIMIT = 65536
+"""Bytes of one answer: some dozens of connections."""
+
+
+class Outcome(enum.Enum):
+    """What came of a reload."""
+
+    DONE = "done"
+    FAILED = "failed"
+    UNDER_WAY = "under way"
+
+
+@dataclass(slots=True)
+class Listing:
+    """Connections, each as a JSON object; `total` counts also those that were left out, and `complete` is
+    false where a worker did not answer.
+    """
+
+    connections: list[dict[str, Any]] = field(default_factory=list)
+    total: int = 0
+    complete: bool = True
+
+
+class Operations(Protocol):
+    """What can be done with a daemon."""
+
+    async def connections(self, limit: int, service: str | None) -> Listing:
+        """The connections that live, of all workers, the oldest of each first."""
+
+    async def end(self, ident: str) -> int:
+        """End the connections that the log calls so; how many there were."""
+
+    async def set_level(self, level: int, service: str | None) -> None:
+        """Log what is of this level and above, of one service or of everything, until a reload."""
+
+    async def reload(self) -> Outcome:
+        """Load the configuration again."""
+
+
+class Supervised:
+    """Has it done by the supervisor: a request, and a socket that whoever answers writes to."""
+
+    def __init__(self, channel: socket.socket, ledger: Ledger) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._channel = channel
+        self._daemon = ledger.tally("")
+
+    async def connections(self, limit: int, service: str | None) -> Listing:
+        answers, complete = await self._ask(Request(Action.LIST, limit=limit, service=service))
+        found = listing(answers, limit)
+        found.complete = complete
+        return found
+
+    async def end(self, ident: str) -> int:
+        answers, _ = await self._ask(Request(Action.END, ident=ident))
+        return sum(answer.get("ended", 0) for answer in answers)
+
+    async def set_level(self, level: int, service: str | None) -> None:
+        await self._ask(Request(Action.LEVEL, level=level, service=service))
+
+    async def reload(self) -> Outcome:
+        before = reloads(self._daemon)
+        await self._ask(Request(Action.RELOAD))
+        return await outcome(self._daemon, before)
+
+    async def _ask(self, request: Request) -> tuple[list[dict[str, Any]], bool]:
+        """Send a request to the supervisor; what is answered, and whether everybody has in time."""
+        message = request.encode()
+        if len(message) > MESSAGE_LIMIT:
+            raise Refused(HTTPStatus.BAD_REQUEST, "the name of the service is too long to be passed on")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        answers = []
+        with ours:
+            ours.setblocking(False)
+            with theirs:
+                try:
+                    socket.send_fds(self._channel, [message], [theirs.fileno()])
+                except OSError:
+                    raise Refused(
+                        HTTPStatus.SERVICE_UNAVAILABLE, "the supervisor takes no request now"
+                    ) from None
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    while data := await self._loop.sock_recv(ours, ANSWER_LIMIT):
+                        answers.append(json.loads(data))
+            except (TimeoutError, ConnectionError):
+                return answers, False
+        return answers, True
+
+
+def listing(answers: list[dict[str, Any]], limit: int) -> Listing:
+    """What workers answered, in one list."""
+    connections = [one for answer in answers for one in answer.get("connections", ())]
+    return Listing(connections[:limit], sum(answer.get("total", 0) for answer in answers))
+
+
+def reloads(daemon: Tally) -> tuple[int, int]:
+    """How many reloads have succeeded, and how many have failed."""
+    return daemon.ended[Cell.RELOADS], daemon.ended[Cell.RELOADS_FAILED]
+
+
+async def outcome(daemon: Tally, before: tuple[int, int]) -> Outcome:
+    """What comes of a reload that was asked for when `reloads` was `before`."""
+    for _ in range(int(RELOAD_PATIENCE / _LOOK)):
+        done, failed = reloads(daemon)
+        if done > before[0]:
+            return Outcome.DONE
+        if failed > before[1]:
+            return Outcome.FAILED
+        await asyncio.sleep(_LOOK)
+    return Outcome.UNDER_WAY
