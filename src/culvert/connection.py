@@ -63,7 +63,6 @@ class Connection:
         "_endpoint",
         "_ends",
         "_leave",
-        "_parting",
         "_place",
         "_presence",
         "_program",
@@ -74,6 +73,7 @@ class Connection:
         "_tls",
         "ident",
         "over",
+        "parting",
         "peer",
         "started",
     )
@@ -110,7 +110,8 @@ class Connection:
         self._asked = 0.0
         self._relay: Relay | None = None
         self._program: Program | None = None
-        self._parting = False
+        self.parting = False
+        """Whether it was told to end, and its peers are told."""
         self.over = False
         """Whether nothing is carried any more: its ends are being closed."""
         self.peer = _shown(shared, accepted, address)
@@ -175,8 +176,8 @@ class Connection:
 
     def _part_if_new(self, why: str) -> None:
         """Have the peers told the end and given a moment to read it, unless they had that already."""
-        self._parting = not self._parting
-        if self._parting:
+        self.parting = not self.parting
+        if self.parting:
             self.log.notice(f"Connection ended {why}")
 
     def _fail(self, reason: str) -> None:
@@ -455,7 +456,7 @@ class Connection:
             await self._part_from(told)
 
     async def _part_from(self, told: list[Stream]) -> None:
-        loop, patience = self._shared.readiness.loop, AFTER_DRAIN if self._parting else AFTER_FAILURE
+        loop, patience = self._shared.readiness.loop, AFTER_DRAIN if self.parting else AFTER_FAILURE
         try:
             await asyncio.gather(
                 *(part(loop, one, patience) for one in told if isinstance(one, socket.socket))
@@ -466,7 +467,7 @@ class Connection:
 
     def _told(self, end: End) -> list[Stream]:
         """The sides that were told the reason of an end, and must have the time to read it."""
-        if self._parting:
+        if self.parting:
             if self._relay is None and self._tls is not None and self._securing.engine is not None:
                 self._say_goodbye(self._tls)
             return list(self._streams.values())
