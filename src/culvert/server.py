@@ -275,6 +275,10 @@ def _fitting(configuration: Configuration) -> Configuration:
         if name in options.locations:
             text = f'"{name}" has no effect inside a program'
             warnings.append(Diagnostic(Severity.WARNING, text, options.locations[name]))
+    for service in configuration.services:
+        if service.trace:
+            text = '"trace = yes" has no effect inside a program: there is no admin endpoint'
+            warnings.append(Diagnostic(Severity.WARNING, text, service.where("trace")))
     options = replace(
         options,
         admin=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from culvert.address import HostPort, UnixPath
 from culvert.config.draft import Draft
@@ -43,6 +44,19 @@ def check_admin(defaults: Draft, findings: Findings, *, inetd: bool) -> None:
             f'"adminToken" has fewer than {TOKEN_LENGTH} characters: it can be guessed',
             defaults.where("adminToken"),
         )
+
+
+def check_trace(drafts: Iterable[Draft], defaults: Draft, findings: Findings, *, inetd: bool) -> None:
+    """Report traces that nobody could ask for."""
+    if inetd:
+        reason = "without a [service] section: there is no daemon"
+    elif defaults.value("admin") is None and not defaults.spoilt("admin"):
+        reason = 'without "admin": that is where a trace is asked for'
+    else:
+        return
+    wanting = [draft for draft in drafts if draft.value("trace")]
+    for where in dict.fromkeys(draft.where("trace") for draft in wanting):
+        findings.warning(f'"trace = yes" has no effect {reason}', where)
 
 
 def is_local(address: HostPort | UnixPath) -> bool:

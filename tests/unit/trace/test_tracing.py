@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from culvert.trace import Lost, Opened, Record, Tap, TraceEvent, Tracing, Wants, Wire
+from culvert.trace.tracing import Choice
 
 
 class Stream:
@@ -43,7 +44,7 @@ def test_nothing_is_traced_until_somebody_asks() -> None:
 
 def test_only_the_service_that_is_asked_for() -> None:
     tracing = ticking()
-    tracing.subscribe(Wants(), lambda: None, service="mail")
+    tracing.subscribe(Wants(), lambda: None, Choice(["mail"]))
     assert tracing.tap("1", "web", Stream(), server=True) is None
     assert tracing.tap("1", "mail", Stream(), server=True) is not None
 
