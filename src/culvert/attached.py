@@ -12,7 +12,10 @@ MOST = 8
 
 
 class Attached:
-    """The requests, each with its socket, by which workers bring what they see; closed here at the end."""
+    """The requests, each with its socket, by which workers bring what they see.
+
+    That a reader has gone is noticed when the next one comes, or the next worker: so long his socket stays.
+    """
 
     def __init__(self) -> None:
         self._traces: list[tuple[bytes, socket.socket]] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections import deque
 from collections.abc import AsyncIterator
@@ -121,25 +122,25 @@ class Attachment:
     def _begin(self, stream: socket.socket) -> None:
         task = self._loop.create_task(self._follow(stream))
         self._streams.add(task)
-        task.add_done_callback(self._end)
+        task.add_done_callback(functools.partial(self._end, stream))
 
-    def _end(self, task: asyncio.Task[None]) -> None:
+    def _end(self, stream: socket.socket, task: asyncio.Task[None]) -> None:
+        stream.close()
         self._streams.discard(task)
         self._changed.set()
 
     async def _follow(self, stream: socket.socket) -> None:
         """Hand on the lines of one process."""
-        with stream:
-            stream.setblocking(False)
-            rest = b""
-            while len(rest) <= LINE_LIMIT and (data := await self._receive(stream)):
-                lines, end, rest = (rest + data).rpartition(b"\n")
-                while end and len(self._pieces) >= PIECES:
-                    self._room.clear()
-                    await self._room.wait()
-                if end:
-                    self._pieces.append(lines + end)
-                    self._changed.set()
+        stream.setblocking(False)
+        rest = b""
+        while len(rest) <= LINE_LIMIT and (data := await self._receive(stream)):
+            lines, end, rest = (rest + data).rpartition(b"\n")
+            while end and len(self._pieces) >= PIECES:
+                self._room.clear()
+                await self._room.wait()
+            if end:
+                self._pieces.append(lines + end)
+                self._changed.set()
 
     async def _receive(self, stream: socket.socket) -> bytes:
         """The next bytes; none at the end."""
