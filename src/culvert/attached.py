@@ -19,6 +19,7 @@ class Attached:
 
     def __init__(self) -> None:
         self._traces: list[tuple[bytes, socket.socket]] = []
+        self._closed = False
 
     def __iter__(self) -> Iterator[tuple[bytes, socket.socket]]:
         """The requests whose reader is still there."""
@@ -26,15 +27,16 @@ class Attached:
         return iter(self._traces)
 
     def add(self, message: bytes, descriptor: int) -> bool:
-        """Keep a request, and a copy of its socket; False where there are too many."""
+        """Keep a request, and a copy of its socket; False where there are too many, or after `close`."""
         self._prune()
-        if len(self._traces) >= MOST:
+        if self._closed or len(self._traces) >= MOST:
             return False
         self._traces.append((message, socket.socket(fileno=os.dup(descriptor))))
         return True
 
     def close(self) -> None:
-        """Let go of all of them: nobody joins them any more."""
+        """Let go of all of them: nobody joins them any more, nor another one."""
+        self._closed = True
         for _, sock in self._traces:
             sock.close()
         self._traces.clear()

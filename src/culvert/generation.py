@@ -20,7 +20,7 @@ from typing import Protocol
 from culvert import capabilities, libwrap, privileges, targets, transparent, worker
 from culvert.activation import Activation, Passed, remarks
 from culvert.address import Address, UnixPath, show
-from culvert.admin.door import Door, disclosures, open_door
+from culvert.admin.door import Door, open_door
 from culvert.admin.operations import Supervised
 from culvert.admin.overview import DAEMON, Overview
 from culvert.admission import Gate, gates
@@ -275,7 +275,7 @@ class _Build:
         if options.chroot is None:
             services = tuple(_anchored(service) for service in services)
         ledger = self._ledger(options, services)
-        doubts = [*transparent.limits(services), *disclosures(options, services)]
+        doubts = transparent.limits(services)
         watched = Watched.of(services, options.chroot) if options.watch else None
         contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed

@@ -160,8 +160,18 @@ def shown(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Shown:
 
 
 def test_who_could_look_is_warned_of(daemon: Daemon) -> None:
-    (line,) = daemon.culvert.log.find('"trace = yes": ')[:1]
-    assert line.string.endswith("whoever may use the admin endpoint can read all that [echo] carry")
+    daemon.culvert.await_log(
+        r'LOG4\[main\]: .*culvert\.conf:\d+: .*: whoever may use the admin endpoint can read all that is carried'
+    )
+
+
+def test_who_looks_is_in_the_log(daemon: Daemon) -> None:
+    mark = daemon.culvert.log.mark()
+    with daemon.traced(service="echo", data=True):
+        daemon.culvert.await_log(
+            r"LOG5\[main\]: A trace of service \[echo\] is given over the admin endpoint, with what is carried",
+            since=mark,
+        )
 
 
 def test_plain_text_is_shown_of_both_directions_and_versions(shown: Shown) -> None:

@@ -56,3 +56,4 @@ def test_at_the_end_the_reader_hears_it(attached: Attached, pairs: list[Pair]) -
     theirs.close()
     attached.close()
     assert ours.recv(10) == b""
+    assert not attached.add(b"", ours.fileno())

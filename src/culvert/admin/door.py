@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from culvert.config.model import AdminOptions, GlobalOptions, Service
+from culvert.config.model import AdminOptions, GlobalOptions
 from culvert.errors import ConfigurationError, os_reason
 from culvert.listen import Binder, Bound
 from culvert.resolve import SocketAddress
@@ -37,15 +36,6 @@ def open_door(options: GlobalOptions, binder: Binder) -> Door | None:
     token = _token(admin, options)
     bound = binder.listen_privately(admin.address, options.locations.get("admin"), local_only=token is None)
     return Door(bound, getattr(admin.address, "host", None), token)
-
-
-def disclosures(options: GlobalOptions, services: Iterable[Service]) -> list[str]:
-    """What to warn of: that somebody could read what services carry."""
-    open_ones = [f"[{one.name}]" for one in services if one.trace]
-    if options.admin is None or not open_ones:
-        return []
-    names = ", ".join(open_ones)
-    return [f'"trace = yes": whoever may use the admin endpoint can read all that {names} carry']
 
 
 def _token(admin: AdminOptions, options: GlobalOptions) -> bytes | None:

@@ -47,6 +47,7 @@ class Endpoint:
             "/level": self._level,
             "/trace": self._trace,
         }
+        self._log = log
         self._server = HttpServer(self.answer, log)
 
     def start(self) -> None:
@@ -164,7 +165,11 @@ class Endpoint:
             raise Refused(
                 HTTPStatus.FORBIDDEN, f'{whose} "trace = yes": what it carries is not shown to anybody'
             )
-        return self._operations.trace(service, ident, Wants(*wants))
+        chosen = Wants(*wants)
+        whose = "all services that allow it" if service is None else f"service [{service}]"
+        how = ", with what is carried in clear" if chosen.data or chosen.secrets else ""
+        self._log.notice(f"A trace of {whose} is given over the admin endpoint{how}")
+        return self._operations.trace(service, ident, chosen)
 
     async def _reload(self, _: Request) -> Response:
         match await self._operations.reload():

@@ -47,16 +47,16 @@ def check_admin(defaults: Draft, findings: Findings, *, inetd: bool) -> None:
 
 
 def check_trace(drafts: Iterable[Draft], defaults: Draft, findings: Findings, *, inetd: bool) -> None:
-    """Report traces that nobody could ask for."""
+    """Report services that may be traced: what it means, or that nobody could ask for it."""
     if inetd:
-        reason = "without a [service] section: there is no daemon"
+        text = '"trace = yes" has no effect without a [service] section: there is no daemon'
     elif defaults.value("admin") is None and not defaults.spoilt("admin"):
-        reason = 'without "admin": that is where a trace is asked for'
+        text = '"trace = yes" has no effect without "admin": that is where a trace is asked for'
     else:
-        return
-    wanting = [draft for draft in drafts if draft.value("trace")]
-    for where in dict.fromkeys(draft.where("trace") for draft in wanting):
-        findings.warning(f'"trace = yes" has no effect {reason}', where)
+        text = '"trace = yes": whoever may use the admin endpoint can read all that is carried'
+    for draft in drafts:
+        if draft.value("trace"):
+            findings.warning(text, draft.where("trace"), draft.name)
 
 
 def is_local(address: HostPort | UnixPath) -> bool:
