@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -240,7 +241,10 @@ def test_the_endpoint_comes_back_when_its_process_is_killed(watched: Watched) ->
 
 def _is_the_endpoint(pid: int) -> bool:
     """Whether this process listens on the endpoint's socket."""
-    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+            links.append(str(fd.readlink()))
     inodes = {match[1] for link in links if (match := re.match(r"socket:\[(\d+)\]", link))}
     lines = Path("/proc/net/unix").read_text().splitlines()
     return bool(inodes & {line.split()[6] for line in lines if line.endswith("/admin")})
