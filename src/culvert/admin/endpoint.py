@@ -168,7 +168,7 @@ class Endpoint:
         chosen = Wants(*wants)
         whose = "all services that allow it" if service is None else f"service [{service}]"
         how = ", with what is carried in clear" if chosen.data or chosen.secrets else ""
-        self._log.notice(f"A trace of {whose} is given over the admin endpoint{how}")
+        self._log.notice(f"A trace of {whose} was asked for over the admin endpoint{how}")
         return self._operations.trace(service, ident, chosen)
 
     async def _reload(self, _: Request) -> Response:

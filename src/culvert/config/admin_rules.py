@@ -53,7 +53,7 @@ def check_trace(drafts: Iterable[Draft], defaults: Draft, findings: Findings, *,
     elif defaults.value("admin") is None and not defaults.spoilt("admin"):
         text = '"trace = yes" has no effect without "admin": that is where a trace is asked for'
     else:
-        text = '"trace = yes": whoever may use the admin endpoint can read all that is carried'
+        text = "whoever may use the admin endpoint can read all that is carried"
     for draft in drafts:
         if draft.value("trace"):
             findings.warning(text, draft.where("trace"), draft.name)
