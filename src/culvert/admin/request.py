@@ -87,8 +87,12 @@ class Guard:
         self._digest = None if token is None else hashlib.sha256(token).digest()
         self._names = names | {"localhost"}
 
-    def check(self, request: Request) -> None:
-        """Raises Refused for a request that is not to be answered."""
+    def check(self, request: Request, *, public: bool = False) -> None:
+        """Raises Refused for a request that is not to be answered.
+
+        What is `public` is read without the token, but under no other host's name all the same: a token that
+        was typed into a page of such a name would be that host's.
+        """
         if len(request.target) > TARGET_LIMIT:
             raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, f"a target has at most {TARGET_LIMIT} characters")
         if not request.target.startswith("/"):
@@ -96,7 +100,8 @@ class Guard:
         proven = self._digest is not None and self._proves(request)
         if not (proven or request.local or self._is_ours(request.headers.get("host", ""))):
             raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "this is not the host that the request names")
-        if self._digest is not None and not proven:
+        public = public and request.method in ("GET", "HEAD")
+        if self._digest is not None and not (proven or public):
             raise Refused(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong", *_CHALLENGE)
         if request.method == "POST" and not (proven or request.local):
             raise Refused(

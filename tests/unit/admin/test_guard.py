@@ -18,10 +18,10 @@ def ask(method: str = "GET", *, local: bool = False, target: str = "/status", **
     return Request(method, target, {"host": "localhost", **headers}, b"", local)
 
 
-def refusal(guard: Guard, request: Request) -> HTTPStatus | None:
+def refusal(guard: Guard, request: Request, *, public: bool = False) -> HTTPStatus | None:
     """The status that a request is refused with; None for one that is let in."""
     try:
-        guard.check(request)
+        guard.check(request, public=public)
     except Refused as refused:
         return refused.status
     return None
@@ -55,6 +55,14 @@ def test_the_token_is_asked_of_all() -> None:
     assert refusal(guard, ask()) is HTTPStatus.UNAUTHORIZED
     assert refusal(guard, ask(local=True)) is HTTPStatus.UNAUTHORIZED
     assert refusal(guard, ask("POST", authorization=f"bearer {TOKEN.decode()}")) is None
+
+
+def test_what_is_public_is_read_without_the_token() -> None:
+    guard = Guard(TOKEN, NAMES)
+    assert refusal(guard, ask(), public=True) is None
+    assert refusal(guard, ask("HEAD"), public=True) is None
+    assert refusal(guard, ask("POST"), public=True) is HTTPStatus.UNAUTHORIZED
+    assert refusal(guard, ask(host="evil.example"), public=True) is HTTPStatus.MISDIRECTED_REQUEST
 
 
 def test_another_host_is_refused_before_the_token_is_asked_for() -> None:
