@@ -41,9 +41,21 @@ def test_hosts_that_do_not(host: str) -> None:
     assert refusal(Guard(None, NAMES), ask(host=host)) is HTTPStatus.MISDIRECTED_REQUEST
 
 
-def test_over_the_unix_socket_any_host_does() -> None:
+def test_over_the_unix_socket_any_host_does_that_is_no_domain() -> None:
     assert refusal(Guard(None, NAMES), ask(local=True, host="anything")) is None
+    assert refusal(Guard(None, NAMES), ask(local=True, host="")) is None
+    assert refusal(Guard(None, NAMES), ask(local=True, host="127.0.0.1:9100")) is None
     assert refusal(Guard(None, NAMES), ask("POST", local=True)) is None
+    found = refusal(Guard(None, NAMES), ask(local=True, host="evil.example:9100"))
+    assert found is HTTPStatus.MISDIRECTED_REQUEST
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:9100"])
+def test_a_web_page_changes_nothing_through_a_forwarded_socket(origin: str) -> None:
+    assert refusal(Guard(None, NAMES), ask("POST", local=True, origin=origin)) is HTTPStatus.FORBIDDEN
+    authorization = f"Bearer {TOKEN.decode()}"
+    request = ask("POST", local=True, origin=origin, authorization=authorization)
+    assert refusal(Guard(TOKEN, NAMES), request) is None
 
 
 def test_an_action_over_tcp_needs_a_token_to_be_set() -> None:

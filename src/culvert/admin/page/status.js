@@ -21,7 +21,7 @@
   let timer = null;
   let asking = false;
   let paused = false;
-  let lastAnswer = null; // by the clock of the page
+  let lastAnswer = null; // Unix time, by the browser's clock
   let lastStatus = null;
   let total = null;
   let shownFailures = "";
@@ -199,7 +199,7 @@
       const facts = make("dl", undefined, "facts");
       this.article.append(heading, line, this.targets, charts, facts);
       this.charts = new Charts(charts);
-      this.facts = new Facts(facts, ["Connections", "Handshakes", "Failed", "Refused", "Sent"]);
+      this.facts = new Facts(facts, ["Connections", "Handshakes", "Resumed", "Failed", "Refused", "To TLS", "To plain"]);
       this.name = service.name.toLowerCase();
       this.shownTargets = "";
     }
@@ -219,10 +219,12 @@
       this.charts.add(now, service.bytes.to_tls, service.bytes.to_plain, service.connections.open);
       this.facts.show(
         String(service.connections.total),
-        `${service.handshakes.total}, ${service.handshakes.resumed} resumed`,
+        String(service.handshakes.total),
+        String(service.handshakes.resumed),
         String(FAILED.reduce((all, end) => all + (service.ended[end] || 0), 0)),
         String(sum(service.refused)),
-        `${bytes(service.bytes.to_tls)} to TLS, ${bytes(service.bytes.to_plain)} to plain`,
+        bytes(service.bytes.to_tls),
+        bytes(service.bytes.to_plain),
       );
     }
 
@@ -378,7 +380,8 @@
       failed ? `${succeeded}, ${failed} failed` : String(succeeded),
       String(status.worker_restarts),
     );
-    total.add(now, all((one) => one.bytes.to_tls), all((one) => one.bytes.to_plain), all((one) => one.connections.open));
+    const [toTls, toPlain] = [all((one) => one.bytes.to_tls), all((one) => one.bytes.to_plain)];
+    total.add(now, toTls, toPlain, all((one) => one.connections.open));
     showServices(status.services, now);
     showFailures(status.failures);
     showCertificates(status.services);
@@ -430,7 +433,7 @@
   function unanswered(error) {
     const since = lastAnswer === null
       ? "Nothing has answered yet."
-      : `The last answer came ${duration((performance.now() - lastAnswer) / 1000)} ago; what it said is below.`;
+      : `The last answer came at ${moment(lastAnswer)}; what it said is below.`; // the same text, not read out again
     const why = error instanceof Refusal ? ` It said ${error.status}: ${error.message}.` : "";
     showState("bad", "No answer", since + why);
   }
@@ -442,8 +445,8 @@
     asking = true;
     try {
       const status = await ask("status");
-      lastAnswer = performance.now();
-      show(status, lastAnswer);
+      lastAnswer = Date.now() / 1000;
+      show(status, performance.now());
       if (at("listed").open) showConnections(await ask(`connections?limit=${LISTED}`));
     } catch (error) {
       if (error instanceof Refusal && error.status === 401) {
