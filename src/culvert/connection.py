@@ -146,7 +146,7 @@ class Connection:
             self._fail(end, f"Negotiation failed for {self.peer}{server}: {error}", str(error))
         except RefusedError as error:
             end = End.REFUSED
-            self._log_refusal(error)
+            self._shared.refused(self.peer, error, self.log)
         except BackendError as error:
             if isinstance(error, ConnectError):
                 self._shared.counters.unreached[error.cause.name.lower()] += 1
@@ -388,11 +388,6 @@ class Connection:
     def tls_truncated(self) -> None:
         """Say so at once: it may be long before the connection ends (of `Observer`)."""
         self.log.info("TLS closed without close_notify: what came may be truncated")
-
-    def _log_refusal(self, error: RefusedError) -> None:
-        line = error.line(self._shared.config.name, self.peer)
-        if self._shared.refusals.refuse(error.key, line, self.log):
-            self._shared.failed(self.peer, End.REFUSED, str(error))
 
     async def _close(self, end: End) -> None:
         self.over = True

@@ -35,7 +35,7 @@ from culvert.revocation import Revocation
 from culvert.shared import Host, Shared
 from culvert.spawn import Programs
 from culvert.staple_renewal import StapleRenewal
-from culvert.stream import End, Stream
+from culvert.stream import Stream
 from culvert.tally import Tally
 from culvert.targets import Connector, Targets, TargetState, Upkeep
 from culvert.tls.context import TlsContext
@@ -283,9 +283,7 @@ class RunningService:
         self, accepted: socket.socket, address: InternetAddress | str, error: RefusedError
     ) -> None:
         """End a connection at once, by an RST: in a flood of them a FIN would leave us their TIME-WAIT."""
-        shared, peer = self._shared, show(address)
-        if shared.refusals.refuse(error.key, error.line(self.config.name, peer)):
-            shared.failed(peer, End.REFUSED, str(error))
+        self._shared.refused(show(address), error)
         with contextlib.suppress(OSError):
             sockopt.reset_on_close(accepted)
         accepted.close()

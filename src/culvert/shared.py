@@ -12,7 +12,7 @@ from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.negotiate.script import Protocol
 from culvert.readiness import Readiness
-from culvert.refusals import Refusals
+from culvert.refusals import Refusals, RefusedError
 from culvert.requested import RequestedTargets
 from culvert.revocation import Revocation
 from culvert.spawn import Programs
@@ -55,6 +55,11 @@ class Shared:
         """Show that a connection of this peer has failed, and why."""
         if self.failures is not None:
             self.failures.record(self.config.name, peer, end.value, reason)
+
+    def refused(self, peer: str, error: RefusedError, log: Channel | None = None) -> None:
+        """Count that a connection of this peer was refused, and tell it (by `log` if given) now and then."""
+        if self.refusals.refuse(error.key, error.line(self.config.name, peer), log):
+            self.failed(peer, End.REFUSED, str(error))
 
     def host(self, name: str) -> Shared | None:
         """The service for this server name: by the name itself, else by the first pattern that covers it."""

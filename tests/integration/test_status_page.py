@@ -101,14 +101,14 @@ def named(daemon: Failing, name: str) -> TlsPeer:
 def test_the_numbers_of_real_traffic_are_live(page: Chromium, daemon: Failing) -> None:
     peer = daemon.open()
     try:
-        page.await_true(f"{card('echo')}.innerText.includes('1 open connection')")
+        page.await_true(f"{card('echo')}.innerText.includes('1 open')")
         echo(peer, b"x" * 100_000)
         page.await_true(rf"/to TLS [0-9.]+ kB\/s/.test({card('echo')}.innerText)")
         points = page.run(f"{card('echo')}.querySelector('polyline.tls').getAttribute('points')")
         assert re.fullmatch(r"(-?[\d.]+,-?[\d.]+ ?)+", points)
     finally:
         finish(peer)
-    page.await_true(f"{card('echo')}.innerText.includes('0 open connections')")
+    page.await_true(f"{card('echo')}.innerText.includes('0 open')")
 
 
 def test_nothing_is_asked_of_anybody_else(page: Chromium, daemon: Failing) -> None:

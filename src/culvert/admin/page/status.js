@@ -144,7 +144,7 @@
         this.lines[index].setAttribute("points", points.join(" "));
         say(this.words[index], texts[index]);
       });
-      const most = `most in ${(SAMPLES * INTERVAL) / 60000} min: ${show(Math.max(0, ...series.flat()))}`;
+      const most = `most ${show(Math.max(0, ...series.flat()))}`;
       say(this.most, most);
       this.svg.setAttribute("aria-label", `${this.title}: ${texts.join(", ")}; ${most}`);
     }
@@ -181,7 +181,7 @@
       const rate = (series) => (series.length ? `${bytes(series[series.length - 1])}/s` : "–");
       const texts = [`to TLS ${rate(this.toTls)}`, `to plain ${rate(this.toPlain)}`];
       this.flow.draw([this.toTls, this.toPlain], texts, (most) => `${bytes(most)}/s`);
-      this.open.draw([this.opened], [count(open, "open connection")], (most) => String(most));
+      this.open.draw([this.opened], [`${open} open`], (most) => String(most));
     }
   }
 
