@@ -278,6 +278,7 @@ def test_it_works_behind_a_jail(culvert: Start, certificates: Certificates, tmp_
         admin = Admin(tmp_path / "admin")
         assert admin.ask("/metrics").status == 200
         assert admin.ask("/metrics", "-H", "Accept: application/openmetrics-text").body.endswith("# EOF\n")
+        assert admin.ask("/").status == 200
         assert admin.ask("/connections").document["total"] == 0
         daemon.stop()
 

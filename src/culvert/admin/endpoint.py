@@ -14,7 +14,7 @@ from culvert.admin.http import HttpServer
 from culvert.admin.operations import LISTED, Listing, Operations, Outcome
 from culvert.admin.overview import STATUS_VERSION, Overview
 from culvert.admin.request import Guard, Refused, Request, Response, document
-from culvert.admin.static import PAGE
+from culvert.admin.static import PAGE, page
 from culvert.config.values import LEVELS
 from culvert.log import Channel
 
@@ -39,7 +39,7 @@ class Endpoint:
             "/readyz": self._readiness,
             "/status": self._status,
             "/connections": self._connections,
-            **dict.fromkeys(PAGE, _page),
+            **dict.fromkeys(PAGE, page),
         }
         self._writes: dict[str, Route] = {"/reload": self._reload, "/level": self._level}
         self._server = HttpServer(self.answer, log)
@@ -152,10 +152,6 @@ class Endpoint:
                 )
             case Outcome.UNDER_WAY:
                 return document({"reload": "under way"}, HTTPStatus.ACCEPTED)
-
-
-async def _page(request: Request) -> Response:
-    return PAGE[request.path]
 
 
 def _json(request: Request) -> dict[str, Any]:

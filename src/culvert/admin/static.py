@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 
-from culvert.admin.request import Response
+from culvert.admin.request import Request, Response
 
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -49,3 +49,8 @@ def _load() -> Mapping[str, Response]:
 
 PAGE = _load()
 """What is answered at each path of the page."""
+
+
+async def page(request: Request) -> Response:
+    """The file at a path of `PAGE`."""
+    return PAGE[request.path]

@@ -45,11 +45,12 @@
     if (element.className !== className) element.className = className;
   }
 
-  function row(...cells) {
+  // A row of a table: its cells are lines of text, each with a class; the one called `header` says whose it is.
+  function row(header, ...cells) {
     const made = make("tr");
     cells.forEach((lines, index) => {
-      const cell = make(index ? "td" : "th");
-      if (!index) cell.scope = "row";
+      const cell = make(index === header ? "th" : "td");
+      if (index === header) cell.scope = "row";
       for (const [text, className] of lines) {
         cell.append(make("span", text, `block ${className || ""}`.trim()));
       }
@@ -286,6 +287,7 @@
     if (shown === shownFailures) return;
     shownFailures = shown;
     fill("failures", "no-failures", failures.map((one) => row(
+      1,
       [[moment(one.time)], ...(one.count > 1 ? [[`${one.count} times`, "faint"]] : [])],
       [[one.service], [one.peer, "faint"]],
       [[one.end, one.end === "refused" ? "warn" : "bad"], [one.reason]],
@@ -312,6 +314,7 @@
     if (shown === shownCertificates) return;
     shownCertificates = shown;
     fill("certificates", "no-certificates", found.map((one) => row(
+      1,
       [left(one.days)],
       [[one.services.join(", ")], [one.subject, "faint"]],
       [[new Date(one.expires * 1000).toLocaleDateString(), ""]],
@@ -320,6 +323,7 @@
 
   function showConnections(found) {
     const rows = found.connections.map((one) => row(
+      0,
       [[one.service], [one.peer, "faint"]],
       [[one.target || "no target yet"], ...(one.sni ? [[`name ${one.sni}`, "faint"]] : [])],
       [
