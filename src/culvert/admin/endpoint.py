@@ -14,6 +14,7 @@ from culvert.admin.http import HttpServer
 from culvert.admin.operations import LISTED, Listing, Operations, Outcome
 from culvert.admin.overview import STATUS_VERSION, Overview
 from culvert.admin.request import Guard, Refused, Request, Response, Streamed, document
+from culvert.admin.static import PAGE, page
 from culvert.config.values import LEVELS
 from culvert.control import IDENT
 from culvert.log import Channel
@@ -41,6 +42,7 @@ class Endpoint:
             "/readyz": self._readiness,
             "/status": self._status,
             "/connections": self._connections,
+            **dict.fromkeys(PAGE, page),
         }
         self._writes: dict[str, Route] = {
             "/reload": self._reload,
@@ -73,8 +75,8 @@ class Endpoint:
 
     async def answer(self, request: Request) -> Response | Streamed:
         """Answer one request. Raises Refused."""
-        self._guard.check(request)
         path = request.path
+        self._guard.check(request, public=path in PAGE)
         write = self._end if _END.fullmatch(path) else self._writes.get(path)
         read = self._reads.get(path)
         if read is None and write is None:

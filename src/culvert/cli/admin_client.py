@@ -40,8 +40,8 @@ def find_endpoint(file: str | None, written: str | None, token_file: str | None)
             raise ConfigurationError.single(
                 f'{file} has no "admin": a daemon is reached by its admin endpoint alone'
             )
-        token_file = token_file or admin.token_file
-        return AdminEndpoint(admin.address, _token(token_file) or admin.token)
+        token = None if token_file is not None else admin.token
+        return AdminEndpoint(admin.address, token or _token(token_file or admin.token_file))
     try:
         address: Address = ADMIN.parse(written or "")
     except BadValue as error:
