@@ -19,6 +19,7 @@ import pytest
 from OpenSSL import SSL
 
 from culvert import config
+from culvert.tls._openssl import lib, text
 from page_lines import PLACEHOLDER, openssl_words, quoted_lines
 
 SOURCE = Path(config.__file__).parents[1]
@@ -88,9 +89,7 @@ def others_words() -> frozenset[str]:
 
 
 def verification_words() -> set[str]:
-    lib = SSL._lib
-    found = (SSL._ffi.string(lib.X509_verify_cert_error_string(number)) for number in range(200))
-    return {words.decode() for words in found}
+    return {str(text(lib.X509_verify_cert_error_string(number))) for number in range(200)}
 
 
 @functools.cache
@@ -136,13 +135,8 @@ def test_a_quoted_line_is_one_of_the_source(line: str) -> None:
 
 def test_what_is_quoted_of_openssl_are_its_words() -> None:
     SSL.Context(SSL.TLS_METHOD)  # which has OpenSSL load its words
-    lib, ffi = SSL._lib, SSL._ffi
-    ssl_library = 20
-    known = {
-        ffi.string(words).decode()
-        for number in range(1, 2000)
-        if (words := lib.ERR_reason_error_string(ssl_library << 23 | number)) != ffi.NULL
-    }
+    of_ssl = 20 << 23
+    known = {text(lib.ERR_reason_error_string(of_ssl | number)) for number in range(1, 2000)}
     assert [words for words in openssl_words() if words not in known] == []
 
 
