@@ -15,8 +15,10 @@ import pytest
 from page_lines import as_pattern, openssl_words
 
 from .certificates import Certificates
+from .daemon import needs_root
 from .echo import knock
 from .harness import PATIENCE, Culvert, require
+from .peers import Peers
 from .pki import Pki
 
 SERVER_FAILED = ("SSL_accept: error:CODE:SSL routines::REASON", "TLS handshake with ADDRESS failed: REASON")
@@ -247,8 +249,10 @@ def test_a_client_says_of_its_server(client: Culvert, name: str) -> None:
     expect(client, failure, mark)
 
 
-def start_refused(folder: Path, services: str, line: str, options: str = "") -> None:
-    daemon = Culvert(folder, services, options=options)
+def start_refused(
+    folder: Path, services: str, line: str, options: str = "", prefix: tuple[str, ...] = ()
+) -> None:
+    daemon = Culvert(folder, services, options=options, prefix=prefix)
     daemon.launch()
     assert daemon.wait() == 1
     assert daemon.log.find(as_pattern(line)), daemon.log.lines
@@ -308,3 +312,28 @@ def test_a_stale_pid_file_is_in_nobodys_way(tmp_path: Path, certificates: Certif
     service = section("s", f"cert = {certificates.server.bundle}", "exec = /bin/cat")
     with Culvert(tmp_path, service, options=f"pid = {file}\n") as daemon:
         assert file.read_text() == f"{daemon.pid}\n"
+
+
+def test_a_service_says_that_it_has_no_descriptors_left(
+    tmp_path: Path, certificates: Certificates, peers: Peers
+) -> None:
+    require("prlimit")
+    service = section("s", f"cert = {certificates.server.bundle}", "exec = /bin/cat")
+    with Culvert(tmp_path, service, prefix=("prlimit", "--nofile=64:64")) as daemon:
+        for _ in range(64):
+            peers.dial(daemon.port("s"))
+        line = "Service [NAME] accepts nothing for N s: Too many open files (24)"
+        daemon.await_log(as_pattern(line))
+
+
+@needs_root
+def test_a_start_says_that_it_may_not_have_a_low_port(tmp_path: Path, certificates: Certificates) -> None:
+    """As root without the capability, which needs no other user."""
+    require("setpriv")
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) < 1024:
+        pytest.skip("this system lets everybody have low ports")
+    service = f"[s]\naccept = 127.0.0.1:1023\ncert = {certificates.server.bundle}\nexec = /bin/cat\n"
+    line = "Binding service [NAME] failed: ADDRESS: Permission denied (13)"
+    start_refused(
+        tmp_path, service, line, prefix=("setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-all")
+    )
