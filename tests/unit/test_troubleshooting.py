@@ -25,11 +25,14 @@ from page_lines import PLACEHOLDER, openssl_words, quoted_lines
 SOURCE = Path(config.__file__).parents[1]
 GAP = "\0"
 PLACEHOLDERS = re.compile(rf"{PLACEHOLDER}(?:[ :,]+{PLACEHOLDER})*")
-TELLS = ("error", "warning", "critical")
-RAISED = ("BackendError", "ConnectError", "NoRoomError", "RefusedError")
-OPERATORS = ("single",)
-KEYED = ("NoRoomError", "RefusedError")
-"""What has the word that it is counted by in front of its text."""
+TELLS = {
+    **dict.fromkeys(
+        ("error", "warning", "critical", "single", "BackendError", "ConnectError", "TlsError"), 0
+    ),
+    **dict.fromkeys(("NoRoomError", "RefusedError", "OcspError", "Finding"), 1),
+    "_refuse": 2,
+}
+"""What the log's lines come from, and which of its arguments is the text."""
 ELSEWHERE = ("config", "cli", "client", "trace", "server.py")
 """Findings on options explain themselves, with their line; the others are no daemon's."""
 
@@ -94,13 +97,13 @@ def verification_words() -> set[str]:
 
 @functools.cache
 def is_made_of_the_source(line: str) -> bool:
-    if not line or PLACEHOLDERS.fullmatch(line) or line in strings() or line in others_words():
+    if not line or PLACEHOLDERS.fullmatch(line) or line in strings():
         return True
     before, space, last = line.rpartition(" ")
     if PLACEHOLDERS.fullmatch(last) and before + space in strings():
         return True
     return any(
-        all(is_made_of_the_source(part) for part in match.groups())
+        all(part in others_words() or is_made_of_the_source(part) for part in match.groups())
         for template in templates()
         if (match := template.fullmatch(line))
     )
@@ -113,8 +116,10 @@ def told(tree: ast.Module, where: str) -> Iterator[Told]:
             continue
         function = node.func
         name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-        if name in (*TELLS, *OPERATORS, *RAISED):
-            text = text_of(node.args[1 if name in KEYED and len(node.args) > 1 else 0])
+        if name in TELLS and len(node.args) > TELLS[name]:
+            text = text_of(node.args[TELLS[name]])
+            if name == "Finding" and ast.unparse(node.args[0]) != "Outcome.REJECTED":
+                continue
             if re.search(r"[A-Za-z]{3}", text):
                 yield Told(f"{where}:{node.lineno}", text)
 
