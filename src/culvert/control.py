@@ -65,6 +65,7 @@ class Action(enum.Enum):
     END = "end"
     LEVEL = "level"
     RELOAD = "reload"
+    STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)

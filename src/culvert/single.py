@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from culvert.admin.endpoint import Endpoint
 
 
+_STOP_PAUSE = 0.05
+"""Seconds between the answer to a request for the daemon's end, and that end."""
+
+
 class SingleProcess:
     """Serves what `build` makes, in this process, until a signal ends it."""
 
@@ -146,7 +150,7 @@ class SingleProcess:
             return None
         from culvert.admin.endpoint import Endpoint  # noqa: PLC0415  its libraries are for those who ask for it
 
-        overview = Overview(generation.services, generation.ledger)
+        overview = Overview(generation.services, generation.ledger, os.getpid())
         endpoint = Endpoint(generation.door, overview, _Operations(self), generation.main)
         endpoint.start()
         return endpoint
@@ -268,6 +272,11 @@ class SingleProcess:
         """Have it done by the worker, and by those that are leaving."""
         return [message for serving in self._succession for message in serving.worker.perform(request)]
 
+    def stop(self) -> None:
+        """Do what SIGTERM does."""
+        self._log.notice("The end was asked for over the admin endpoint")
+        self._stop()
+
     async def reload(self) -> Outcome:
         """Load the configuration again."""
         self._log.notice("A reload was asked for over the admin endpoint")
@@ -343,3 +352,7 @@ class _Operations:
 
     async def reload(self) -> Outcome:
         return await self._process.reload()
+
+    async def stop(self) -> None:
+        # The answer goes out first: without a time to drain, the loop ends with this turn.
+        asyncio.get_running_loop().call_later(_STOP_PAUSE, self._process.stop)

@@ -39,7 +39,11 @@ class Endpoint:
             "/status": self._status,
             "/connections": self._connections,
         }
-        self._writes: dict[str, Route] = {"/reload": self._reload, "/level": self._level}
+        self._writes: dict[str, Route] = {
+            "/reload": self._reload,
+            "/level": self._level,
+            "/stop": self._stop,
+        }
         self._server = HttpServer(self.answer, log)
 
     def start(self) -> None:
@@ -138,6 +142,10 @@ class Endpoint:
             )
         await self._operations.set_level(level, service)
         return document({"level": LEVELS[level], "service": service})
+
+    async def _stop(self, _: Request) -> Response:
+        await self._operations.stop()
+        return document({"stop": "under way"}, HTTPStatus.ACCEPTED)
 
     async def _reload(self, _: Request) -> Response:
         match await self._operations.reload():

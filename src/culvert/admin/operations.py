@@ -63,6 +63,9 @@ class Operations(Protocol):
     async def reload(self) -> Outcome:
         """Load the configuration again."""
 
+    async def stop(self) -> None:
+        """Have the daemon drain and end; a second time, end what is left."""
+
 
 class Supervised:
     """Has it done by the supervisor: a request, and a socket that whoever answers writes to."""
@@ -89,6 +92,9 @@ class Supervised:
         before = reloads(self._daemon)
         await self._ask(Request(Action.RELOAD))
         return await outcome(self._daemon, before)
+
+    async def stop(self) -> None:
+        await self._ask(Request(Action.STOP))
 
     async def _ask(self, request: Request) -> tuple[list[dict[str, Any]], bool]:
         """Send a request to the supervisor; what is answered, and whether everybody has in time."""

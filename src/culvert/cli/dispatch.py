@@ -15,7 +15,22 @@ from pathlib import Path
 
 from culvert.cli.faults import CONFIGURATION_STATUS, guard, say
 
-COMMANDS = ("ca", "check", "demo", "options", "run", "stunnel", "trace", "version")
+COMMANDS = (
+    "ca",
+    "check",
+    "connections",
+    "demo",
+    "level",
+    "options",
+    "reload",
+    "run",
+    "status",
+    "stop",
+    "stunnel",
+    "top",
+    "trace",
+    "version",
+)
 STUNNEL_NAMES = ("stunnel", "stunnel4")
 
 

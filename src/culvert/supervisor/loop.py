@@ -164,7 +164,7 @@ class Supervisor:
             if self._candidate is not None and all(one.ready for one in self._workers.of(self._candidate)):
                 self._commit(self._candidate)
         elif message.startswith(REQUEST):
-            means = Means(self._log, self._set_log_level, self._reload, self._workers.tell)
+            means = Means(self._log, self._set_log_level, self._reload, self._stop, self._workers.tell)
             requests.obey(worker, message, list(self._workers), means)
         else:
             self._announce_when_drained()
