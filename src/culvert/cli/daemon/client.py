@@ -90,6 +90,8 @@ class AdminClient:
             while True:
                 sock.settimeout(_left(deadline))
                 data = sock.recv(_READ)
+                if not data and not reader.status:
+                    raise LostError(f"{self.address} hung up without an answer")
                 if not data:
                     reader.end()
                     return reader
@@ -99,10 +101,6 @@ class AdminClient:
             raise
         except OSError as error:
             raise LostError(f"{self.address} hung up: {os_reason(error)}") from None
-        except HttpError:
-            if not reader.status:
-                raise LostError(f"{self.address} hung up without an answer") from None
-            raise
 
     def _request(self, method: str, path: str, body: bytes) -> bytes:
         headers = {"Host": self._host(), "Connection": "close", "Accept": "application/json"}
