@@ -20,6 +20,7 @@ from culvert.cli.console import open_console
 from culvert.cli.daemon.commands import add_to
 from culvert.cli.demo import run_demo
 from culvert.cli.faults import CONFIGURATION_STATUS, say
+from culvert.cli.invocation import invoke
 from culvert.cli.running import run_file
 from culvert.cli.stunnel import stunnel as run_stunnel
 from culvert.cli.trace import trace
@@ -48,11 +49,7 @@ class Format(enum.StrEnum):
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
-    try:
-        app(args=list(arguments), prog_name="culvert")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+    return invoke(app, arguments)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -9,14 +10,14 @@ import typer
 from culvert.cli.daemon import orders, reading
 from culvert.cli.daemon.whereabouts import Asked, locate
 from culvert.cli.faults import say
-from culvert.cli.top.running import Wishes, run_top
+from culvert.cli.invocation import invoke
 from culvert.config.values import LEVELS
 
 _USAGE_STATUS = 2
 
 File = Annotated[
     str | None,
-    typer.Argument(metavar="[FILE]", help="the daemon's configuration, for its 'admin' and 'pid'"),
+    typer.Argument(metavar="FILE", help="the daemon's configuration, for its 'admin' and 'pid'"),
 ]
 Admin = Annotated[
     str | None,
@@ -39,7 +40,10 @@ def status(
     pid_file: PidFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how a daemon fares: 0 it is ready, 3 it does not run, 4 unknown, 5 it runs and is not ready."""
+    """Show how a daemon fares.
+
+    Exit status: 0 it is ready, 3 it does not run, 4 not known, 5 it runs and is not ready.
+    """
     where = locate(Asked(file, admin, token_file, pid_file))
     raise typer.Exit(reading.status(where, as_json=as_json))
 
@@ -69,7 +73,10 @@ def reload(
     token_file: TokenFile = None,
     pid_file: PidFile = None,
 ) -> None:
-    """Have a daemon read its configuration again, and tell what came of it."""
+    """Have a daemon read its configuration.
+
+    Exit status: 0 done, 1 failed, 3 no daemon, 4 not known, 5 still under way.
+    """
     raise typer.Exit(orders.reload(locate(Asked(file, admin, token_file, pid_file))))
 
 
@@ -81,7 +88,10 @@ def stop(  # noqa: PLR0917 - Typer gives them by name
     now: Annotated[bool, typer.Option("--now", help="do not let connections finish")] = False,
     timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="how long to wait")] = 90,
 ) -> None:
-    """Have a daemon finish its connections and end, and wait for that."""
+    """Have a daemon finish and end; wait for it.
+
+    Exit status: 0 it does not run any more, 4 not known, 5 it still drains.
+    """
     where = locate(Asked(file, admin, token_file, pid_file))
     raise typer.Exit(orders.stop(where, now=now, timeout=timeout))
 
@@ -113,6 +123,8 @@ def top(  # noqa: PLR0917 - Typer gives them by name
     ] = None,
 ) -> None:
     """Show a daemon live: its services, connections and failures."""
+    from culvert.cli.top.running import Wishes, run_top  # noqa: PLC0415  the others need nothing of it
+
     where = locate(Asked(file, admin, token_file))
     raise typer.Exit(run_top(where, Wishes(interval, once=once, batch=batch, count=count)))
 
@@ -121,3 +133,10 @@ def add_to(app: typer.Typer) -> None:
     """Make these commands of the application's."""
     for command in (status, connections, reload, stop, level, top):
         app.command()(command)
+
+
+def run_daemon_command(arguments: Sequence[str]) -> int:
+    """Run one of them, without what the other commands of culvert load, and return its exit status."""
+    app = typer.Typer(name="culvert", pretty_exceptions_enable=False, rich_markup_mode=None)
+    add_to(app)
+    return invoke(app, arguments)

@@ -9,7 +9,6 @@ import time
 from http import HTTPStatus
 
 from culvert import config
-from culvert.cli.check import check
 from culvert.cli.daemon.client import RELOAD_PATIENCE
 from culvert.cli.daemon.documents import Status
 from culvert.cli.daemon.errors import DaemonError, LostError, NobodyListensError, RefusedError
@@ -66,7 +65,11 @@ def _reload_by_endpoint(where: Whereabouts) -> Outcome:
 
 def _suspect(file: str | None) -> None:
     """Say what is wrong with the files that a configuration names, as far as it can be seen from here."""
-    found = () if file is None else check(file, datetime.datetime.now(datetime.UTC)).findings
+    if file is None:
+        return
+    from culvert.cli.check import check  # noqa: PLC0415  it loads all of TLS, for a reload that failed
+
+    found = check(file, datetime.datetime.now(datetime.UTC)).findings
     for finding in found:
         if finding.severity is Severity.ERROR:
             say(str(finding))
