@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -18,6 +19,9 @@ from culvert.jail import Place
 _SIZE_LIMIT = 64
 """Bytes of a pid file: a number and a line's end."""
 
+_NOBODY = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
+"""No process, or the number of a thread (pidfd_open(2))."""
+
 _NAMES = frozenset({"culvert", "stunnel", "stunnel4"})
 
 
@@ -30,18 +34,28 @@ class DaemonProcess:
 
     @classmethod
     def find(cls, pid: int) -> Self | None:
-        """The process of this number; None where there is none, or it is no culvert.
+        """The process of this number; None where there is none, or it is no culvert. Raises PidFileError.
 
         What is looked up by the number is true of the process, if that still lives afterwards.
         """
         try:
-            found = cls(pid, os.pidfd_open(pid))
-        except (OSError, OverflowError):
-            return None
-        if _runs_a_daemon(pid) and not found.wait(0):
+            fd = os.pidfd_open(pid)
+        except OSError as error:
+            if error.errno in _NOBODY:
+                return None
+            raise PidFileError(f"Cannot look at process {pid}: {os_reason(error)}") from None
+        with contextlib.ExitStack() as stack:
+            found = cls(pid, fd)
+            stack.enter_context(found)
+            seen, it_is = Path(f"/proc/{pid}").exists(), _runs_a_daemon(pid)
+            if found.wait(0):
+                return None
+            if not seen:
+                raise PidFileError(f"Cannot look at process {pid}: /proc does not show it")
+            if not it_is:
+                return None
+            stack.pop_all()
             return found
-        found.close()
-        return None
 
     def send(self, number: signal.Signals) -> bool:
         """Send a signal; False where the process has ended. Raises PidFileError."""

@@ -7,6 +7,7 @@ import selectors
 import signal
 import socket
 import sys
+import termios
 import time
 from dataclasses import dataclass
 
@@ -111,7 +112,7 @@ class _Display:
                 self._draw()
                 while self._status is None:
                     self._turn(selector)
-        except OSError:  # the terminal is gone
+        except (OSError, termios.error):  # the terminal is gone
             return Outcome.FAILED
         finally:
             signals.close()

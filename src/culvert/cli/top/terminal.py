@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-_ENTER = "\x1b[?1049h\x1b[?25l\x1b[H\x1b[2J"
-"""The other screen, without a cursor, empty (xterm's control sequences; every terminal of today has them)."""
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H\x1b[2J"
+"""The other screen, empty, without a cursor and without wrapping: a line that was made for a wider window is
+cut (xterm's control sequences; every terminal of today has them).
+"""
 
-_LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
+_LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 
 class Screen:
