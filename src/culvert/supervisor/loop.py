@@ -34,7 +34,7 @@ from culvert.supervisor.contract import Build, Generation
 from culvert.supervisor.process import Worker, fork_worker, main_channel
 from culvert.supervisor.replacement import Replacement, Replacements
 from culvert.supervisor.requests import Means
-from culvert.supervisor.signals import SignalPipe, signal_name
+from culvert.supervisor.signals import SignalPipe, hold_back_ends, signal_name
 from culvert.supervisor.timing import LONGEST_WAIT, TIMING, Timing
 from culvert.supervisor.watchdog import Watchdog
 from culvert.supervisor.workforce import Workforce
@@ -131,6 +131,7 @@ class Supervisor:
         self._log.error(text)
 
     def _leave(self) -> None:
+        hold_back_ends()
         self._renewal.end()
         if self._current is not None:
             self._current.retire(None)

@@ -24,8 +24,8 @@ _LOOK = 0.2
 _TOLD_EVERY = 1.0
 """Seconds between two looks at how many connections are left."""
 
-_HURRY_EVERY = 0.5
-"""Seconds between two signals: two at once may arrive as one."""
+_SIGNAL_PAUSE = 0.3
+"""Seconds for a daemon that drains nothing to be gone, before it is told to hurry."""
 
 
 def reload(where: Whereabouts) -> Outcome:
@@ -147,24 +147,24 @@ class _Stop:
     ) -> None:
         self._client = where.client if before is not None else None
         self._since = None if before is None else before.since
+        self._stopping = before is not None and before.draining
         self._process = process
         self._now = now
         self._left: int | None = None
 
     def wait(self, timeout: float) -> Outcome:
         """Tell it, and wait for the end. Raises DaemonError."""
-        started = time.monotonic()
-        self._tell()
-        told, hurried = started, started
-        if self._now and self._client is not None:
+        started = told = time.monotonic()
+        hurried = not self._now
+        if self._now or not self._stopping:  # told once more, it would end what is left
             self._tell()
         while not self._ended(_LOOK):
             at = time.monotonic()
             if at - told >= _TOLD_EVERY:
                 told = at
                 self._tell_what_is_left()
-            if self._now and self._client is None and at - hurried >= _HURRY_EVERY:
-                hurried = at
+            if not hurried and at - started >= _SIGNAL_PAUSE and self._taken():
+                hurried = True
                 self._tell()
             if at - started >= timeout:
                 left = "" if self._left is None else f": {self._left} connection(s) are left"
@@ -181,12 +181,19 @@ class _Stop:
         elif self._process is not None:
             self._process.send(signal.SIGTERM)
 
+    def _taken(self) -> bool:
+        """Whether the first word has been taken, so that another one is a second."""
+        return self._client is not None or self._process is None or self._process.took(signal.SIGTERM)
+
     def _ended(self, seconds: float) -> bool:
         """Whether it has, or does within this time."""
         if self._process is not None:
             return self._process.wait(seconds)
         time.sleep(seconds)
-        return self._look() is None
+        try:
+            return self._look() is None
+        except DaemonError:
+            return False  # it may be busy with its end
 
     def _look(self) -> Status | None:
         """The daemon as it is now; None where it is gone, or another has come."""
@@ -203,7 +210,7 @@ class _Stop:
         try:
             found = self._look()
         except DaemonError:
-            return  # it may be busy with its end, which is what is waited for
+            return
         if found is not None and found.open != self._left:
             self._left = found.open
             print(f"Waiting for {found.open} connection(s) to finish", flush=True)

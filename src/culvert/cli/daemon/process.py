@@ -69,6 +69,15 @@ class DaemonProcess:
             ) from None
         return True
 
+    def took(self, number: signal.Signals) -> bool:
+        """Whether a signal does not wait any more to be taken: two that wait would be one."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(errors="replace")
+        except OSError:
+            return True
+        waiting = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("ShdPnd:")]
+        return not any(mask >> (number - 1) & 1 for mask in waiting)
+
     def wait(self, seconds: float) -> bool:
         """Whether it ends within this time."""
         poll = select.poll()
