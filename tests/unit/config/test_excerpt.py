@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from culvert.config.excerpt import global_values
@@ -42,6 +42,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         global_values(str(tmp_path / "none"), WANTED)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text("adminpd =:/\n[]x1\0", max_size=60).map(str.encode))
 def test_any_bytes_end_in_values_or_in_one_kind_of_error(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

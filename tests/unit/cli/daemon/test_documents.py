@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from culvert.cli.daemon.documents import Connections, Status
@@ -93,6 +93,7 @@ def test_another_document_is_refused(read: Callable[[Any], object], document: di
         read(document)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_field_may_be_anything(data: st.DataObject) -> None:
     document = status_document(failures=[failure_document()])

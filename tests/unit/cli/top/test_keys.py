@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from culvert.cli.top.keys import Keys
@@ -45,6 +45,7 @@ def test_half_a_sequence_is_no_key() -> None:
     assert (keys.idle(), keys.feed(b"q")) == ([], ["q"])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_bytes_mean_the_same_one_by_one(data: bytes) -> None:
     whole, single = Keys(), Keys()
