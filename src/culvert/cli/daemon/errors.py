@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from culvert.cli.faults import printable
 from culvert.errors import CulvertError
 
 
 class DaemonError(CulvertError):
-    """The daemon cannot be asked or told: `reason` is a sentence."""
+    """The daemon cannot be asked or told: `reason` is a sentence, which whoever answered may have a part in."""
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason
+        self.reason = printable(reason)
 
     def __str__(self) -> str:
         return self.reason

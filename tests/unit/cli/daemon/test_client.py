@@ -91,6 +91,13 @@ def test_a_wrong_token_is_said() -> None:
         AdminClient(address, b"guess").get("/status")
 
 
+def test_a_refusal_commands_no_terminal() -> None:
+    answer = response("409 Conflict", '{"error": "\\u001b]0;owned\\u0007"}')
+    with answering(answer) as address, pytest.raises(RefusedError) as refused:
+        AdminClient(address).get("/status")
+    assert str(refused.value).isprintable()
+
+
 def test_nobody_is_waited_for_without_an_end() -> None:
     with answering(None) as address, pytest.raises(AdminError, match="did not answer within"):
         AdminClient(address).post("/reload", patience=0.3)
