@@ -7,7 +7,7 @@ from culvert.errors import CulvertError
 
 
 class DaemonError(CulvertError):
-    """The daemon cannot be asked or told: `reason` is a sentence, which whoever answered may have a part in."""
+    """The daemon cannot be asked or told: `reason` is a sentence; whoever answered may have a part in it."""
 
     def __init__(self, reason: str) -> None:
         self.reason = printable(reason)
