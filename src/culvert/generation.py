@@ -113,7 +113,7 @@ class Generation:
         for bound in self._listening():
             bound.sock.close()
         self.close_jail()
-        overview = Overview(self.services, ledger)
+        overview = Overview(self.services, ledger, os.getppid())
 
         def make() -> AdminProcess:
             endpoint = Endpoint(door, overview, Supervised(control, ledger), self.main)
