@@ -293,7 +293,7 @@ def test_a_service_without_leave_is_refused(daemon: Daemon) -> None:
     trace = TraceCommand("--attach", daemon.culvert.path, "--service", "closed")
     assert trace.wait() == 1
     assert trace.said.lines == [
-        f"[!] The admin endpoint {daemon.socket} refuses: this service does not have "
+        f"[!] {daemon.socket} refuses it: this service does not have "
         '"trace = yes": what it carries is not shown to anybody'
     ]
 
@@ -435,6 +435,4 @@ def test_it_works_behind_a_jail(
 def test_nobody_who_answers_is_said_so(tmp_path: Path) -> None:
     trace = TraceCommand("--attach", "--admin", tmp_path / "nobody")
     assert trace.wait() == 1
-    assert trace.said.lines == [
-        f"[!] Nothing answers at the admin endpoint {tmp_path / 'nobody'}: No such file or directory"
-    ]
+    assert trace.said.lines == [f"[!] Nobody listens at {tmp_path / 'nobody'} (No such file or directory)"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import socket
 import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -50,15 +52,30 @@ class AdminClient:
         """Have something done: the status and the document that answers."""
         return self._ask("POST", path, b"" if body is None else json.dumps(body).encode(), patience)
 
+    def opened(self, path: str, body: dict[str, Any]) -> socket.socket:
+        """Have something begun: a socket, to be closed, from which the answer's body is read as it comes."""
+        deadline = time.monotonic() + PATIENCE
+        request = self._request("POST", path, json.dumps(body).encode(), version="1.0")
+        with contextlib.ExitStack() as stack, self._complaining(PATIENCE):
+            sock = stack.enter_context(self._connect(deadline))
+            sock.sendall(request)
+            reader = ResponseReader(ANSWER_LIMIT, any_status=True)
+            while not reader.status:  # no byte more than the head is taken
+                self._take(sock, reader, deadline, head_alone=True)
+            if reader.status == HTTPStatus.OK:
+                stack.pop_all()
+                return sock
+            while not self._take(sock, reader, deadline):
+                pass
+            raise self._refusal(reader.status, self._document(reader))
+
     def _ask(self, method: str, path: str, body: bytes, patience: float) -> tuple[int, dict[str, Any]]:
         deadline = time.monotonic() + patience
-        try:
-            with self._connect(deadline) as sock:
-                reader = self._exchange(sock, self._request(method, path, body), deadline)
-        except TimeoutError:
-            raise AdminError(f"{self.address} did not answer within {patience:g} seconds") from None
-        except HttpError as error:
-            raise AdminError(f"What answers at {self.address} is no culvert: {error}") from None
+        reader = ResponseReader(ANSWER_LIMIT, any_status=True)
+        with self._complaining(patience), self._connect(deadline) as sock:
+            sock.sendall(self._request(method, path, body))
+            while not self._take(sock, reader, deadline):
+                pass
         document = self._document(reader)
         if not 200 <= reader.status < 300:
             raise self._refusal(reader.status, document)
@@ -83,32 +100,42 @@ class AdminClient:
                 raise NobodyListensError(f"Nobody listens at {self.address} ({os_reason(error)})") from None
             raise AdminError(f"Cannot connect to {self.address}: {os_reason(error)}") from None
 
-    def _exchange(self, sock: socket.socket, request: bytes, deadline: float) -> ResponseReader:
-        reader = ResponseReader(ANSWER_LIMIT, any_status=True)
+    @contextlib.contextmanager
+    def _complaining(self, patience: float) -> Iterator[None]:
+        """Have what goes wrong with a connection told as an AdminError."""
         try:
-            sock.sendall(request)
-            while True:
-                sock.settimeout(_left(deadline))
-                data = sock.recv(_READ)
-                if not data and not reader.status:
-                    raise LostError(f"{self.address} hung up without an answer")
-                if not data:
-                    reader.end()
-                    return reader
-                if reader.feed(data):
-                    return reader
+            yield
         except TimeoutError:
-            raise
+            raise AdminError(f"{self.address} did not answer within {patience:g} seconds") from None
         except OSError as error:
             raise LostError(f"{self.address} hung up: {os_reason(error)}") from None
+        except HttpError as error:
+            raise AdminError(f"What answers at {self.address} is no culvert: {error}") from None
 
-    def _request(self, method: str, path: str, body: bytes) -> bytes:
+    def _take(
+        self, sock: socket.socket, reader: ResponseReader, deadline: float, *, head_alone: bool = False
+    ) -> bool:
+        """Read more of an answer; whether that is complete. Raises OSError, HttpError and LostError."""
+        sock.settimeout(_left(deadline))
+        size = _READ
+        if head_alone:
+            seen = sock.recv(_READ, socket.MSG_PEEK)
+            end = seen.find(b"\r\n\r\n")
+            size = end + 4 if end >= 0 else len(seen)
+        data = sock.recv(size) if size else b""
+        if not data and not reader.status:
+            raise LostError(f"{self.address} hung up without an answer")
+        if not data:
+            reader.end()
+        return not data or reader.feed(data)
+
+    def _request(self, method: str, path: str, body: bytes, version: str = "1.1") -> bytes:
         headers = {"Host": self._host(), "Connection": "close", "Accept": "application/json"}
         if method == "POST":
             headers["Content-Length"] = str(len(body))
         if body:
             headers["Content-Type"] = "application/json"
-        head = f"{method} {path} HTTP/1.1\r\n" + "".join(
+        head = f"{method} {path} HTTP/{version}\r\n" + "".join(
             f"{name}: {one}\r\n" for name, one in headers.items()
         )
         token = b"" if self._token is None else b"Authorization: Bearer " + self._token + b"\r\n"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
 from dataclasses import asdict, dataclass
 
 from culvert import worker
-from culvert.cli.admin_client import AdminEndpoint, posted
+from culvert.cli.daemon.client import AdminClient
+from culvert.cli.daemon.errors import AdminError
 from culvert.cli.faults import say
 from culvert.cli.trace.output import SIGNALS, Output
 from culvert.trace import Record, Wants, from_line
@@ -26,6 +28,11 @@ class Chosen:
     connection: str | None
     wants: Wants
 
+    def body(self) -> dict[str, object]:
+        """What is posted to the endpoint."""
+        chosen = {"service": self.service, "connection": self.connection}
+        return asdict(self.wants) | {name: value for name, value in chosen.items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -35,14 +42,19 @@ class Bounds:
     seconds: float | None
 
 
-def run(endpoint: AdminEndpoint, chosen: Chosen, bounds: Bounds, output: Output) -> int:
-    """Trace until a signal, a bound or the daemon's end; returns the status. Raises ConfigurationError."""
-    with worker.running_loop() as loop:
-        status = loop.run_until_complete(_attach(endpoint, chosen, bounds, output))
+def run(client: AdminClient, chosen: Chosen, bounds: Bounds, output: Output) -> int:
+    """Trace until a signal, a bound or the daemon's end; returns the status."""
+    try:
+        sock = client.opened("/trace", chosen.body())
+    except AdminError as error:
+        say(str(error))
+        return _FAILED
+    with worker.running_loop() as loop, sock:
+        status = loop.run_until_complete(_attach(sock, bounds, output))
     return _FAILED if output.failed else status
 
 
-async def _attach(endpoint: AdminEndpoint, chosen: Chosen, bounds: Bounds, output: Output) -> int:
+async def _attach(sock: socket.socket, bounds: Bounds, output: Output) -> int:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  a coroutine that runs is one's
     stopped: list[signal.Signals] = []
@@ -54,18 +66,12 @@ async def _attach(endpoint: AdminEndpoint, chosen: Chosen, bounds: Bounds, outpu
 
     for number in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    body: dict[str, object] = asdict(chosen.wants)
-    if chosen.service is not None:
-        body["service"] = chosen.service
-    if chosen.connection is not None:
-        body["connection"] = chosen.connection
     try:
         with contextlib.suppress(TimeoutError):
-            async with (
-                posted(endpoint, "/trace", body, line_limit=LINE_LIMIT) as stream,
-                asyncio.timeout(bounds.seconds),
-            ):
-                return await _show(stream, bounds.records, output)
+            stream, writer = await asyncio.open_connection(sock=sock, limit=LINE_LIMIT)
+            with contextlib.closing(writer):
+                async with asyncio.timeout(bounds.seconds):
+                    return await _show(stream, bounds.records, output)
     except asyncio.CancelledError:
         if not stopped:
             raise

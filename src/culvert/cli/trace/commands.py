@@ -10,7 +10,8 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from culvert.cli.admin_client import TOKEN_VARIABLE, find_endpoint
+from culvert.cli.daemon.client import AdminClient
+from culvert.cli.daemon.whereabouts import TOKEN_VARIABLE, Asked, locate
 from culvert.cli.faults import CONFIGURATION_STATUS, say
 from culvert.cli.trace import attached, passive, tunnel
 from culvert.cli.trace.output import Output
@@ -45,7 +46,10 @@ _ServerOption = Annotated[
 _Attach = Annotated[
     bool, typer.Option("--attach", help="Show a daemon that runs: that of FILE, or the one at --admin.")
 ]
-_File = Annotated[str | None, typer.Argument(metavar="[FILE]", help="With --attach: its configuration.")]
+_File = Annotated[
+    str | None,
+    typer.Argument(metavar="[FILE]", help="With --attach: its configuration; left out: the usual one."),
+]
 _Admin = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Its admin endpoint: a path, or [HOST:]PORT.")
 ]
@@ -109,19 +113,17 @@ def trace(  # noqa: PLR0917 - Typer gives them by name
     given = (file, admin, token_file, service, connection, count, duration)
     if not attach and any(one is not None for one in given):
         raise _misuse("A configuration, --admin and what chooses of it go with --attach")
-    if attach and (file is None) == (admin is None):
-        raise _misuse("--attach takes a configuration file, or --admin and the address of its endpoint")
     if key is not None and cert is None:
         raise _misuse("--key goes with --cert")
     if (client_option and cert is None) or (server_option and not tls):
         raise _misuse("--client-option goes with --cert, and --server-option with --tls")
     if (cert is not None or tls) and listen is None:
         raise _misuse("--cert and --tls go with --listen and --connect")
-    where = find_endpoint(file, admin, token_file) if attach else None
+    daemon = _daemon(Asked(file, admin, token_file)) if attach else None
     with Output(as_json=as_json, data=data, capture=pcap) as output:
-        if where is not None:
+        if daemon is not None:
             chosen = attached.Chosen(service, connection, wants)
-            status = attached.run(where, chosen, attached.Bounds(count, duration), output)
+            status = attached.run(daemon, chosen, attached.Bounds(count, duration), output)
         elif listen is None or connect is None:
             status = _read(read or "-", output)
         elif cert is not None or tls:
@@ -130,6 +132,15 @@ def trace(  # noqa: PLR0917 - Typer gives them by name
         else:
             status = passive.run(listen, connect, wants, output)
     raise typer.Exit(status)
+
+
+def _daemon(asked: Asked) -> AdminClient:
+    where = locate(asked)
+    if where.client is None:
+        raise ConfigurationError.single(
+            f"{where.file} has no 'admin': a daemon shows what it carries by its admin endpoint alone"
+        )
+    return where.client
 
 
 def _misuse(text: str) -> typer.Exit:
