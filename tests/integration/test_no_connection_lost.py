@@ -1,0 +1,345 @@
+"""Under load, reloads, new certificates, killed workers and the end of the daemon lose no byte, and refuse none.
+
+CULVERT_LOAD_SEEDS=N runs it N times with other numbers, CULVERT_LOAD_FACTOR=N with N times as many events each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from .admin_client import Admin
+from .certificates import Certificates, Leaf
+from .daemon import children, fixed_ports
+from .harness import HEADER, PATIENCE, Culvert, eventually, open_descriptors
+from .loading import Killed, Load, kill, listens, ports_of
+from .metrics_text import Key, kinds, parse
+from .stunnel import Stunnel
+from .watching import WATCHING, Files
+
+SEEDS = range(1, 1 + int(os.environ.get("CULVERT_LOAD_SEEDS", "1")))
+FACTOR = int(os.environ.get("CULVERT_LOAD_FACTOR", "1"))
+RATE = float(os.environ.get("CULVERT_LOAD_RATE", "40"))
+OPTIONS = "drainTimeout = 60\nmaxConnections = 1000\nmaxConnectionsPerIP = 1000\nwatch = yes\n"
+
+
+@dataclass(frozen=True)
+class Events:
+    """How many of each there are."""
+
+    reloads: int
+    renewals: int
+    kills: int
+
+
+class Scraper:
+    """Asks for the metrics over and over, and holds that what counts never falls."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._over = threading.Event()
+        self.scrapes = 0
+        self.missed = 0
+        self.fallen: list[str] = []
+        self.last: Mapping[Key, float] = {}
+
+    def once(self) -> str:
+        """The text of the metrics."""
+        connection = http.client.HTTPConnection("localhost", timeout=PATIENCE)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(PATIENCE)
+        with contextlib.closing(connection):
+            connection.sock.connect(str(self._path))
+            connection.request("GET", "/metrics")
+            answer = connection.getresponse()
+            assert answer.status == 200
+            return answer.read().decode()
+
+    def run(self) -> None:
+        """Scrape until told to end."""
+        while not self._over.wait(0.15):
+            try:
+                text = self.once()
+            except (OSError, http.client.HTTPException):
+                self.missed += 1  # its process was killed in the middle of an answer, or the daemon has ended
+                continue
+            self._compare(text)
+            self.scrapes += 1
+
+    def end(self) -> None:
+        self._over.set()
+
+    def _compare(self, text: str) -> None:
+        now, types = parse(text), kinds(text)
+        for key, before in self.last.items():
+            family = key[0] if key[0] in types else re.sub("_(bucket|sum|count)$", "", key[0])
+            if types.get(family) != "gauge" and now.get(key, -1) < before:
+                self.fallen.append(f"{key}: {before}, then {now.get(key)}")
+        self.last = now
+
+
+class Scene:
+    """A daemon under load, and what is done to it."""
+
+    def __init__(
+        self, folder: Path, certificates: Certificates, load: Load, port: int, workers: int, seed: int
+    ) -> None:
+        self.random = random.Random(seed)
+        self.load = load
+        self.port = port
+        self.workers = workers
+        self._certificates = certificates
+        (folder / "live").mkdir()
+        self.files = Files(folder / "live")
+        self.files.install(certificates.server)
+        self.log = folder / "culvert.log"
+        self.path = folder / "admin"
+        services = (
+            f"[front]\naccept = 127.0.0.1:{port}\nconnect = 127.0.0.1:{load.backend}\n"
+            f"cert = {self.files.cert}\nkey = {self.files.key}\n"
+        )
+        options = f"{OPTIONS}admin = {self.path}\noutput = {self.log}\n"
+        header = HEADER.replace("debug = 7", "debug = 6")
+        self.daemon = Culvert(folder, services, options=options, header=header, workers=workers)
+        self.admin = Admin(self.path)
+        self.killed: list[Killed] = []
+        self.reloads = self.failed = 0
+        self._rotated = 0
+
+    # What is done.
+
+    def reload(self) -> None:
+        """Reload in one way or another, and wait for what comes of it."""
+        mark = self.daemon.log.mark()
+        if self.random.random() < 0.4:
+            status = self.admin.post("/reload").status
+            assert status in (200, 409), status
+            done = status == 200
+        else:
+            for _ in range(self.random.choice((1, 1, 1, 3))):
+                self.daemon.send_signal(signal.SIGHUP)
+            done = self.daemon.await_log("Accepting new|Configuration failed", since=mark)[0][0] == "A"
+        self.reloads += done
+        self.failed += not done
+
+    def kill(self, pid: int) -> None:
+        """Kill a worker, and wait until that is known."""
+        mark = self.daemon.log.mark()
+        self.killed.append(kill(pid, self.port, self.load.backend))
+        self.daemon.await_log(rf"\(pid {pid}\) was killed by SIGKILL", since=mark)
+
+    def kill_one(self) -> None:
+        """Kill a worker that accepts, or one that lingers, but none with a connection that is to stay."""
+        steady = {port for _, port in self.load.ask("steady")}
+        found = [one for one in self.processes() if steady.isdisjoint(ports_of(one))]
+        lingering = [one for one in found if not listens(one, self.port)]
+        current = [one for one in found if listens(one, self.port)]
+        chosen = lingering if lingering and self.random.random() < 0.3 else current
+        if chosen:
+            self.kill(self.random.choice(chosen))
+
+    def rotate(self) -> None:
+        """Rotate the log file."""
+        self._rotated += 1
+        self.log.rename(f"{self.log}.{self._rotated}")
+        self.daemon.send_signal(signal.SIGUSR1)
+        eventually(self.log.exists, "the new log")
+
+    def renew(self, leaf: Leaf, *, slowly: bool) -> None:
+        """Put another certificate in place, and wait until a client has seen it."""
+        if slowly:  # half of each file first, as a copy to a slow disk does
+            for source, target in ((leaf.cert, self.files.cert), (leaf.key, self.files.key)):
+                target.write_bytes(source.read_bytes()[:150])
+                time.sleep(self.random.uniform(0.0, 0.3))
+        self.files.install(leaf)
+        seen = hashlib.sha256(leaf.certificate.public_bytes(Encoding.DER)).hexdigest()
+        eventually(
+            lambda: seen in self.load.ask("count")["certificates"], "a client that sees the certificate"
+        )
+
+    def processes(self) -> list[int]:
+        """The workers: those that accept, and those that have connections."""
+        if not self.workers:
+            return []
+        found = {one["worker"] for one in self.admin.ask("/connections").document["connections"]}
+        current = {one for one in children(self.daemon.pid) if listens(one, self.port)}
+        return sorted(found | current)
+
+    # What is seen.
+
+    def judge(self, report: dict[str, object]) -> list[object]:
+        """The connections that were lost for no reason that excuses it."""
+        faulty = report["faulty"]
+        assert isinstance(faulty, list)
+        return [one for one in faulty if not any(killed.concerns(one) for killed in self.killed)]
+
+    @property
+    def steady(self) -> int:
+        return sum(bool(port) for _, port in self.load.ask("steady"))
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Iterator[Load]:
+    with Load(tmp_path) as load:
+        yield load
+
+
+@pytest.fixture(scope="session")
+def leaves(certificates: Certificates) -> Callable[[int], Leaf]:
+    """Certificates that take each other's place."""
+    known: dict[int, Leaf] = {}
+
+    def leaf(number: int) -> Leaf:
+        if number not in known:
+            known[number] = certificates.ca.leaf(f"renewed {number}")
+        return known[number]
+
+    return leaf
+
+
+def check_the_list(scene: Scene) -> None:
+    """Hold that the endpoint lists each connection with the worker that has it."""
+    if not scene.workers:
+        return
+    listed = {
+        int(one["peer"].rpartition(":")[2]): one["worker"]
+        for one in scene.admin.ask("/connections").document["connections"]
+    }
+    for client, backend in scene.load.ask("steady"):
+        if client:
+            assert {client, backend} <= ports_of(listed[client])
+
+
+def kill_a_first_one(scene: Scene) -> None:
+    """Kill a worker of the first generation that has steady connections, as long as another one has, too."""
+    steady = {port for _, port in scene.load.ask("steady")}
+    holders = [one for one in scene.processes() if not steady.isdisjoint(ports_of(one))]
+    if len(holders) > 1:
+        scene.kill(min(holders, key=lambda one: len(steady & ports_of(one))))
+    else:
+        scene.kill_one()
+
+
+def play(scene: Scene, events: Events, leaves: Callable[[int], Leaf]) -> None:
+    """Everything that is to happen, but the end."""
+    scene.daemon.await_log(WATCHING)
+    eventually(lambda: scene.steady == scene.load.ask("count")["living"] - 6, "the steady connections")
+    check_the_list(scene)
+    alone = min(4, events.renewals)
+    for number in range(alone):  # by watching alone
+        scene.renew(leaves(number), slowly=number == 1)
+        if number < events.kills:
+            scene.kill_one()
+    with ThreadPoolExecutor(1) as pool:
+        renewing = pool.submit(
+            lambda: [scene.renew(leaves(n), slowly=n % 5 == 0) for n in range(alone, events.renewals)]
+        )
+        steps: list[Callable[[], None]] = [scene.kill_one] * max(0, events.kills - alone - 1)
+        steps += [scene.rotate] * 3
+        steps += [scene.reload] * events.reloads
+        scene.random.shuffle(steps)
+        if events.kills:
+            steps.insert(len(steps) // 2, lambda: kill_a_first_one(scene))
+        for step in steps:
+            step()
+        while not renewing.done():
+            scene.reload()
+        renewing.result()
+    while scene.reloads < events.reloads:
+        scene.reload()
+    while len(scene.killed) < events.kills:
+        scene.kill_one()
+    check_the_list(scene)
+
+
+def leave(scene: Scene) -> dict[str, object]:
+    """The end of the daemon, under load; the load's report."""
+    scene.load.await_more(5)
+    scene.load.ask("leave")
+    scene.daemon.send_signal(signal.SIGTERM)
+    scene.daemon.await_log(r"Stopping: waiting for \d+ connection\(s\) to finish")
+    eventually(
+        lambda: scene.load.ask("count")["done"].get("turned away", 0) > 5, "clients that come too late"
+    )
+    assert scene.load.ask("count")["living"] >= scene.steady > 0
+    report: dict[str, object] = scene.load.finish()
+    assert scene.daemon.wait() == 0
+    assert scene.daemon.log.find("All connections have finished")
+    return report
+
+
+def supervisor(scene: Scene) -> tuple[int, int]:
+    """What the first process holds: descriptors, and kilobytes of memory of its own."""
+    text = Path(f"/proc/{scene.daemon.pid}/smaps_rollup").read_text()
+    own = sum(int(size) for size in re.findall(r"(?m)^Private_(?:Dirty|Clean):\s+(\d+) kB", text))
+    return open_descriptors([scene.daemon.pid]), own
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("workers", "events"),
+    [(2, Events(50, 20, 10)), (0, Events(15, 4, 0))],
+    ids=["workers", "one-process"],
+)
+def test_nothing_is_lost(
+    tmp_path: Path,
+    certificates: Certificates,
+    leaves: Callable[[int], Leaf],
+    load: Load,
+    workers: int,
+    events: Events,
+    seed: int,
+) -> None:
+    events = Events(events.reloads * FACTOR, events.renewals * FACTOR, events.kills * FACTOR)
+    with fixed_ports(1) as (port,), contextlib.ExitStack() as stack:
+        scene = Scene(tmp_path, certificates, load, port, workers, seed)
+        daemon = stack.enter_context(scene.daemon)
+        scraper = Scraper(scene.path)
+        stack.callback(scraper.end)
+        threading.Thread(target=scraper.run, daemon=True).start()
+        plan = {"port": port, "trust": str(certificates.ca.cert), "rate": RATE, "seed": seed}
+        if shutil.which("stunnel4"):
+            text = f"[s]\nclient = yes\naccept = 127.0.0.1:0\nconnect = 127.0.0.1:{port}\n"
+            plan["stunnel"] = stack.enter_context(Stunnel(tmp_path, text)).ports["s"]
+        plan["openssl"] = shutil.which("openssl") or ""
+        load.ask("start", **plan, steady=4, moving=6)
+        before = supervisor(scene)
+        play(scene, events, leaves)
+        after = supervisor(scene)
+        lingering = len(children(daemon.pid))
+        report = leave(scene)
+        scraper.end()
+    lost = scene.judge(report)
+    print(
+        report["whole"],
+        report["bytes"],
+        report["resumed"],
+        len(report["faulty"]),
+        scene.failed,
+        before,
+        after,
+        lingering,
+        scraper.scrapes,
+        scraper.missed,
+        scraper.last.get(("culvert_reloads_total", (("result", "success"),))),
+    )
+    assert not lost, lost
+    assert scene.reloads >= events.reloads
+    assert len(scene.killed) == events.kills
+    assert not scraper.fallen
