@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from culvert import program_variables, sockopt
 from culvert.address import HostPort, show
@@ -22,7 +23,7 @@ from culvert.config.model import Transparent
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
 from culvert.errors import BackendError, ConnectError, os_reason
 from culvert.log import Channel, Level
-from culvert.negotiate.script import Ends, LeftError, NegotiationError, Side, say
+from culvert.negotiate.script import Ends, LeftError, NegotiationError, Script, Side, connecting, nothing, say
 from culvert.parting import AFTER_DRAIN, AFTER_FAILURE, part
 from culvert.presence import Presence
 from culvert.refusals import RefusedError
@@ -35,6 +36,7 @@ from culvert.stream import End, Stream
 from culvert.summary import Summary
 from culvert.tally import Cell
 from culvert.targets import Endpoint
+from culvert.tls.engine import Engine
 from culvert.tls.failure import TlsError
 from culvert.transparent import ClientSource, original_destination
 
@@ -63,7 +65,6 @@ class Connection:
         "_endpoint",
         "_ends",
         "_leave",
-        "_parting",
         "_place",
         "_presence",
         "_program",
@@ -74,6 +75,7 @@ class Connection:
         "_tls",
         "ident",
         "over",
+        "parting",
         "peer",
         "started",
     )
@@ -110,7 +112,8 @@ class Connection:
         self._asked = 0.0
         self._relay: Relay | None = None
         self._program: Program | None = None
-        self._parting = False
+        self.parting = False
+        """Whether it was told to end, and its peers are told."""
         self.over = False
         """Whether nothing is carried any more: its ends are being closed."""
         self.peer = _shown(shared, accepted, address)
@@ -175,8 +178,8 @@ class Connection:
 
     def _part_if_new(self, why: str) -> None:
         """Have the peers told the end and given a moment to read it, unless they had that already."""
-        self._parting = not self._parting
-        if self._parting:
+        self.parting = not self.parting
+        if self.parting:
             self.log.notice(f"Connection ended {why}")
 
     def _fail(self, reason: str) -> None:
@@ -202,33 +205,25 @@ class Connection:
         """Bytes handed on so far: to the TLS side, and to the plain side."""
         return (self._relay.sent_to_tls, self._relay.sent_to_plain) if self._relay is not None else (0, 0)
 
-    def describe(self, now: float) -> str:
-        """One line for a list of connections."""
-        sent = self.sent
-        state = "open" if self._relay is not None else "being set up"
-        return (
-            f"Service [{self._shared.config.name}] connection [{self.ident}] from {self.peer}: {state}, "
-            f"{now - self.started:.0f} s, {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket"
-        )
+    @property
+    def carrying(self) -> bool:
+        """Whether both sides are there, and TLS on one of them."""
+        return self._relay is not None
 
-    def facts(self, now: float) -> dict[str, object]:
-        """What `describe` says and more, for programs. What a peer sent may be among it."""
-        relay, engine = self._relay, self._securing.engine
-        tls = None
-        if relay is not None and engine is not None:
-            tls = {"version": engine.version, "cipher": engine.cipher[0], "group": engine.group}
-        return {
-            "id": self.ident,
-            "service": self._shared.config.name,
-            "peer": self.peer,
-            "target": self._target if Side.SERVER in self._streams else None,
-            "state": "setup" if relay is None else "open",
-            "seconds": round(now - self.started, 3),
-            "to_tls": 0 if relay is None else relay.sent_to_tls,
-            "to_plain": 0 if relay is None else relay.sent_to_plain,
-            "sni": self._securing.server_name,
-            "tls": tls,
-        }
+    @property
+    def target(self) -> str | None:
+        """Where it leads, once it is connected."""
+        return self._target if Side.SERVER in self._streams else None
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that was asked for in the handshake, as far as it is known."""
+        return self._securing.server_name
+
+    @property
+    def engine(self) -> Engine | None:
+        """Its TLS, once that has begun."""
+        return self._securing.engine
 
     async def _serve(self) -> End:
         if self._accepted is not None:
@@ -241,7 +236,7 @@ class Connection:
     async def _establish(self) -> None:
         """Have both sides connected, and TLS on one of them, as the protocol says."""
         conversation = Conversation(self, self._shared.config.timeout_busy)
-        carried = await conversation.follow(self._shared.protocol.before(self._ends))
+        carried = await self._follow(conversation, self._shared.protocol.before)
         try:
             await self._secure()
         except TlsError:
@@ -251,8 +246,16 @@ class Connection:
             raise
         if self._place is not None:
             self._place.secured()
-        secured = self._securing.result(carried)
-        await conversation.follow(self._shared.protocol.after(self._ends, secured))
+        await self._follow(conversation, self._shared.protocol.after, carried)
+
+    async def _follow(self, conversation: Conversation, script: Callable[..., Script], *carried: Any) -> Any:
+        """Follow a script; where there is nothing to say, as in most services, it takes none to do so."""
+        if script is nothing:
+            return None
+        if script is connecting:
+            return await self.connect(None)
+        secured = map(self._securing.result, carried)
+        return await conversation.follow(script(self._ends, *secured))
 
     async def _arrive(self, accepted: Stream) -> None:
         """Hold that the client may come in: the one whom the proxy in front of it names, if there is one."""
@@ -300,7 +303,7 @@ class Connection:
                 program_variables.of_client(self._address, self._securing.engine)
             )
             return None
-        source, towards = self._route()
+        source, towards = self._route() if shared.config.transparent is not Transparent.NONE else (None, None)
         self._asked = time.perf_counter()
         if redirect is not None:
             self.log.notice("Redirecting connection")
@@ -419,9 +422,8 @@ class Connection:
         fields = None
         if log.enabled(level if log.structured else detailed):
             duration = self._shared.readiness.loop.time() - self.started
-            target = self._target if Side.SERVER in self._streams else None
             detail = self._detail or (relay.reason if relay is not None else None)
-            summary = Summary(self.peer, target, end, detail, duration, sent, self._securing)
+            summary = Summary(self.peer, self.target, end, detail, duration, sent, self._securing)
             if log.structured:
                 fields = summary.fields()
             else:
@@ -455,7 +457,7 @@ class Connection:
             await self._part_from(told)
 
     async def _part_from(self, told: list[Stream]) -> None:
-        loop, patience = self._shared.readiness.loop, AFTER_DRAIN if self._parting else AFTER_FAILURE
+        loop, patience = self._shared.readiness.loop, AFTER_DRAIN if self.parting else AFTER_FAILURE
         try:
             await asyncio.gather(
                 *(part(loop, one, patience) for one in told if isinstance(one, socket.socket))
@@ -466,7 +468,7 @@ class Connection:
 
     def _told(self, end: End) -> list[Stream]:
         """The sides that were told the reason of an end, and must have the time to read it."""
-        if self._parting:
+        if self.parting:
             if self._relay is None and self._tls is not None and self._securing.engine is not None:
                 self._say_goodbye(self._tls)
             return list(self._streams.values())

@@ -56,23 +56,20 @@ class Counters:
     """What a service has done in this process. `ended` counts by the way of the end, `failures` by what a
     handshake failed for, `refused` by the reason for which connections were turned away before a handshake,
     `rejected` by what was wrong with peers' certificates and keys, `ocsp` by what was found there (good,
-    revoked, or why that could not be told), `unreached` by why no target was reached. `versions`, `ciphers`
-    and `groups` are those of handshakes.
+    revoked, or why that could not be told), `unreached` by why no target was reached.
     """
 
     __slots__ = (
+        "_agreed",
         "_tally",
         "carried",
-        "ciphers",
         "ended",
         "failures",
-        "groups",
         "ocsp",
         "refused",
         "rejected",
         "row",
         "unreached",
-        "versions",
     )
 
     accepted = _Number(Cell.ACCEPTED)
@@ -97,9 +94,17 @@ class Counters:
         self.rejected = Family(tally, "rejected")
         self.ocsp = Family(tally, "ocsp")
         self.unreached = Family(tally, "unreached")
-        self.versions = Family(tally, "version")
-        self.ciphers = Family(tally, "cipher")
-        self.groups = Family(tally, "group")
+        self._agreed: dict[tuple[str, str, str], tuple[int, ...]] = {}
+
+    def negotiated(self, version: str, cipher: str, group: str) -> None:
+        """Count what a handshake has come to."""
+        agreed = (version, cipher, group)
+        cells = self._agreed.get(agreed)
+        if cells is None:
+            families = zip(("version", "cipher", "group"), agreed, strict=True)
+            cells = self._agreed[agreed] = tuple(self._tally.names.cell(*one) for one in families)
+        for cell in cells:
+            self.row[cell] += 1
 
     def took(self, what: Cell, seconds: float) -> None:
         """Count a duration in a histogram: HANDSHAKE_TIME or CONNECT_TIME."""

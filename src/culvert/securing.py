@@ -243,9 +243,7 @@ class Securing:
     def _count(self, engine: Engine, seconds: float) -> None:
         counters = self.shared.counters
         counters.took(Cell.HANDSHAKE_TIME, seconds)
-        counters.versions[engine.version] += 1
-        counters.ciphers[engine.cipher[0]] += 1
-        counters.groups[engine.group or "none"] += 1
+        counters.negotiated(engine.version, engine.cipher[0], engine.group or "none")
 
     def _refuse(self, reason: str, cause: Cause) -> NoReturn:
         if not self._presence.silent:

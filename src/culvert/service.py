@@ -202,10 +202,13 @@ class RunningService:
             task.cancel()
 
     def end_connection(self, ident: str) -> int:
-        """End the connections of this identity now; how many there were."""
+        """End the connections of this identity, in good order, and at once what was told so before; how many
+        there were.
+        """
         found = [task for task, connection in self.connections.items() if connection.ident == ident]
         for task in found:
-            if self.connections[task].wind_up(BY_ADMIN):
+            connection = self.connections[task]
+            if not connection.parting and connection.wind_up(BY_ADMIN):
                 self._loop.call_later(WIND_UP, task.cancel)
             else:
                 task.cancel(BY_ADMIN)

@@ -26,7 +26,7 @@ from culvert.control import Action, Request
 from culvert.drain import Drain
 from culvert.errors import ConfigurationError
 from culvert.generation import Generation
-from culvert.log import Channel
+from culvert.log import Channel, changed
 from culvert.metrics import Event
 from culvert.notify import Notifier
 from culvert.privileges import ExitStatus
@@ -268,6 +268,11 @@ class SingleProcess:
         """Have it done by the worker, and by those that are leaving."""
         return [message for serving in self._succession for message in serving.worker.perform(request)]
 
+    def set_level(self, level: int, service: str | None) -> None:
+        """Log what is of this level and above, of one service or of everything, until a reload."""
+        self.perform(Request(Action.LEVEL, level=level, service=service))
+        self._log.notice(changed(level, service))
+
     async def reload(self) -> Outcome:
         """Load the configuration again."""
         self._log.notice("A reload was asked for over the admin endpoint")
@@ -339,7 +344,7 @@ class _Operations:
         return sum(answer["ended"] for answer in answers)
 
     async def set_level(self, level: int, service: str | None) -> None:
-        self._process.perform(Request(Action.LEVEL, level=level, service=service))
+        self._process.set_level(level, service)
 
     async def reload(self) -> Outcome:
         return await self._process.reload()

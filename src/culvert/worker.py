@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from culvert import control
+from culvert import control, listing
 from culvert.admin import answers
 from culvert.config.model import GlobalOptions
 from culvert.descriptors import DescriptorLimit
@@ -221,7 +221,7 @@ class Worker:
                 if target.failures:
                     self._main.notice(f"Service [{service.config.name}] in process {os.getpid()}: {target}")
             for connection in service.connections.values():
-                self._main.notice(connection.describe(now))
+                self._main.notice(listing.line(connection, now))
 
 
 class Obedient(Protocol):

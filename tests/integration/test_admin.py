@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -155,6 +156,8 @@ def test_a_connection_is_listed_and_can_be_ended(watched: Watched) -> None:
         mark = watched.daemon.log.mark()
         assert watched.admin.post(f"/connections/{one['id']}/end").document == {"ended": 1}
         watched.daemon.await_log("Connection ended over the admin endpoint", since=mark)
+        peer.close()
+        watched.daemon.await_log("Connection closed", since=mark)
         assert watched.admin.post(f"/connections/{one['id']}/end").status == 404
     finally:
         peer.close()
@@ -162,13 +165,22 @@ def test_a_connection_is_listed_and_can_be_ended(watched: Watched) -> None:
 
 def test_the_level_changes_while_it_runs(watched: Watched) -> None:
     watched.say()
-    assert watched.admin.post("/level", {"level": "err"}).document == {"level": "err"}
+    quiet = watched.admin.post("/level", {"level": "err"})
+    assert quiet.document == {"level": "err", "service": None}
     mark = watched.daemon.log.mark()
     watched.say()
     assert not watched.daemon.log.find("accepted connection", mark)
-    assert watched.admin.post("/level", {"level": 7}).document == {"level": "debug"}
+    loud = watched.admin.post("/level", {"level": 7, "service": "echo"})
+    assert loud.document == {"level": "debug", "service": "echo"}
     watched.say()
     watched.daemon.await_log("accepted connection", since=mark)
+    assert not watched.daemon.log.find(r"LOG5\[main\]", mark)
+    assert watched.admin.post("/level", {"level": 5}).status == 200
+    watched.daemon.await_log("The log level of the daemon and all services is notice", since=mark)
+
+
+def test_the_level_of_no_service_is_not_changed(watched: Watched) -> None:
+    assert watched.admin.post("/level", {"level": 7, "service": "none"}).status == 404
 
 
 @pytest.mark.parametrize("level", [8, -1, "loud", True, None, [1]])
@@ -229,7 +241,10 @@ def test_the_endpoint_comes_back_when_its_process_is_killed(watched: Watched) ->
 
 def _is_the_endpoint(pid: int) -> bool:
     """Whether this process listens on the endpoint's socket."""
-    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+            links.append(str(fd.readlink()))
     inodes = {match[1] for link in links if (match := re.match(r"socket:\[(\d+)\]", link))}
     lines = Path("/proc/net/unix").read_text().splitlines()
     return bool(inodes & {line.split()[6] for line in lines if line.endswith("/admin")})

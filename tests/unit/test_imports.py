@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"admin"}),
     frozenset({"control"}),
     frozenset({"service"}),
+    frozenset({"listing"}),
     frozenset({"connection"}),
     frozenset({"summary"}),
     frozenset({"securing", "arrival", "program_variables"}),

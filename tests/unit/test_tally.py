@@ -37,7 +37,7 @@ def counted(ledger: Ledger, tally: Tally, work: Callable[[Counters], object]) ->
 def accept(counters: Counters) -> None:
     counters.accepted += 2
     counters.open += 1
-    counters.ciphers["A"] += 1
+    counters.negotiated("TLSv1.3", "A", "X25519")
 
 
 def test_cells_do_not_overlap() -> None:
@@ -77,7 +77,7 @@ def test_processes_name_the_same_label_alike() -> None:
     def name(*labels: str) -> Callable[[Counters], None]:
         def count(counters: Counters) -> None:
             for label in labels:
-                counters.groups[label] += 1
+                counters.negotiated("TLSv1.3", "A", label)
 
         return count
 
@@ -89,11 +89,11 @@ def test_processes_name_the_same_label_alike() -> None:
 def test_a_family_has_a_bounded_number_of_labels() -> None:
     counters = Counters()
     for number in range(2000):
-        counters.ciphers[f"cipher {number}"] += 1
+        counters.failures[f"failure {number}"] += 1
         counters.ended[f"end {number}"] += 1
-    counters.versions["TLSv1.3"] += 1
-    assert counters.ciphers[OTHER] > 1900
-    assert counters.versions["TLSv1.3"] == 1
+    counters.refused["denied"] += 1
+    assert counters.failures[OTHER] > 1900
+    assert counters.refused["denied"] == 1
 
 
 def test_the_directory_never_grows_beyond_its_memory() -> None:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from culvert import listing
 from culvert.control import Action, Request
 from culvert.service import RunningService
 
@@ -41,7 +42,7 @@ def _listed(services: Sequence[RunningService], request: Request, now: float) ->
     chosen = chosen[: request.limit]
     for start in range(0, len(chosen), _BATCH):
         batch = chosen[start : start + _BATCH]
-        yield {"connections": [{"worker": os.getpid(), **one.facts(now)} for one in batch]}
+        yield {"connections": [{"worker": os.getpid(), **listing.facts(one, now)} for one in batch]}
 
 
 async def send(sock: socket.socket, messages: Sequence[dict[str, Any]]) -> None:

@@ -110,6 +110,12 @@ def shown(lost: Counter[str]) -> str:
     return ", ".join(f"{count} for {kind}" for kind, count in sorted(lost.items()))
 
 
+def changed(level: int, service: str | None) -> str:
+    """What the log says of a `Log.set_level`."""
+    whose = "the daemon and all services" if service is None else f"service [{service}]"
+    return f"The log level of {whose} is {Level(level).name.lower()} until the next reload"
+
+
 class Channel:
     """Where one part of Culvert, or one connection, writes its lines."""
 

@@ -16,8 +16,8 @@ from culvert.negotiate.script import (
     Script,
     Send,
     Side,
-    connect_after,
-    nothing_after,
+    connecting,
+    nothing,
 )
 
 REQUEST_LIMIT = 252
@@ -74,5 +74,5 @@ def server_before(_: Ends) -> Script:
     yield Send(Side.CLIENT, _negative(_USE_TLS))
 
 
-CLIENT = Protocol(client_before, nothing_after)
-SERVER = Protocol(server_before, connect_after)
+CLIENT = Protocol(client_before, nothing)
+SERVER = Protocol(server_before, connecting)

@@ -26,7 +26,7 @@ from culvert.negotiate.script import (
     Send,
     Side,
     Step,
-    nothing_after,
+    nothing,
 )
 
 HEADER_LINES = 100
@@ -100,7 +100,7 @@ def client(options: ProtocolOptions) -> Protocol:
         # A TLS server waits for its client to begin.
         yield Discard(Side.SERVER)
 
-    return Protocol(before, nothing_after)
+    return Protocol(before, nothing)
 
 
 def authority(target: HostPort) -> str:

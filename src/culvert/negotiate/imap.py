@@ -37,7 +37,7 @@ from culvert.negotiate.script import (
     Send,
     Side,
     Step,
-    nothing_after,
+    nothing,
     telling,
 )
 
@@ -63,7 +63,7 @@ def client(_: ProtocolOptions) -> Protocol:
 
 def server(_: ProtocolOptions) -> Protocol:
     """Offer STARTTLS in the backend's place."""
-    return Protocol(lambda _: telling(_offer_tls(), _BACKEND_FAILED), nothing_after)
+    return Protocol(lambda _: telling(_offer_tls(), _BACKEND_FAILED), nothing)
 
 
 class _Greeting:

@@ -14,7 +14,7 @@ from culvert.negotiate.script import (
     Script,
     Send,
     Side,
-    nothing_after,
+    nothing,
 )
 
 START_TLS = b"1.3.6.1.4.1.1466.20037"
@@ -82,7 +82,7 @@ def before(_: Ends) -> Script:
     yield Discard(Side.SERVER)
 
 
-CLIENT = Protocol(before, nothing_after)
+CLIENT = Protocol(before, nothing)
 
 
 def length_octets(first: int) -> int:

@@ -32,7 +32,7 @@ from culvert.negotiate.script import (
     Send,
     Side,
     Step,
-    nothing_after,
+    nothing,
     telling,
 )
 
@@ -51,7 +51,7 @@ def client(_: ProtocolOptions) -> Protocol:
 
 def server(_: ProtocolOptions) -> Protocol:
     """Offer STLS in the backend's place."""
-    return Protocol(lambda _: telling(_offer_tls(), _BACKEND_FAILED), nothing_after)
+    return Protocol(lambda _: telling(_offer_tls(), _BACKEND_FAILED), nothing)
 
 
 def _status() -> Generator[Step, Any, bytes]:

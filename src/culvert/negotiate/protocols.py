@@ -10,14 +10,12 @@ from culvert.negotiate import cifs, http_connect, imap, ldap, nntp, pgsql, pop3,
 from culvert.negotiate.proxying import announcing
 from culvert.negotiate.script import (
     Protocol,
-    connect_after,
-    connect_before,
-    nothing_after,
-    nothing_before,
+    connecting,
+    nothing,
 )
 
-_CONNECT_FIRST = Protocol(connect_before, nothing_after)
-_TLS_FIRST = Protocol(nothing_before, connect_after)
+_CONNECT_FIRST = Protocol(connecting, nothing)
+_TLS_FIRST = Protocol(nothing, connecting)
 
 _CLIENTS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {
     "cifs": lambda _: cifs.CLIENT,

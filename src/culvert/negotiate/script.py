@@ -161,23 +161,13 @@ class Protocol(NamedTuple):
     unsecured: bytes | None = None
 
 
-def nothing_before(_: Ends) -> Script:
-    """TLS comes first."""
+def nothing(*_: object) -> Script:
+    """There is nothing to say."""
     yield from ()
 
 
-def nothing_after(_: Ends, __: Secured) -> Script:
-    """There is nothing more to say."""
-    yield from ()
-
-
-def connect_before(_: Ends) -> Script:
-    """The target is the TLS peer."""
-    yield Connect()
-
-
-def connect_after(_: Ends, __: Secured) -> Script:
-    """The target is for those who came through the handshake."""
+def connecting(*_: object) -> Script:
+    """The target is reached, and nothing is said."""
     yield Connect()
 
 

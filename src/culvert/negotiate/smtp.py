@@ -39,7 +39,7 @@ from culvert.negotiate.script import (
     Send,
     Side,
     Step,
-    nothing_after,
+    nothing,
     telling,
 )
 
@@ -76,7 +76,7 @@ def client(options: ProtocolOptions) -> Protocol:
 
 def server(_: ProtocolOptions) -> Protocol:
     """Offer STARTTLS in the backend's place."""
-    return Protocol(lambda _: telling(_offer_tls(), _BACKEND_FAILED), nothing_after)
+    return Protocol(lambda _: telling(_offer_tls(), _BACKEND_FAILED), nothing)
 
 
 # --- the client end ---

@@ -26,7 +26,7 @@ from culvert.negotiate.script import (
     Send,
     Side,
     Step,
-    nothing_before,
+    nothing,
 )
 
 USER_LIMIT = 255
@@ -77,7 +77,7 @@ def after(_: Ends, secured: Secured) -> Script:
         raise NegotiationError(f"the client does not speak SOCKS: its first byte is 0x{version:02x}")
 
 
-SERVER = Protocol(nothing_before, after)
+SERVER = Protocol(nothing, after)
 
 
 # --- version 5 ---

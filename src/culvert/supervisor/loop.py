@@ -24,7 +24,7 @@ from culvert.config.model import GlobalOptions
 from culvert.control import ASK, LIST, LOG, READY, REQUEST
 from culvert.drain import Drain
 from culvert.errors import ConfigurationError
-from culvert.log import Channel, Level, Log, shown
+from culvert.log import Channel, Level, Log, changed, shown
 from culvert.metrics import Event
 from culvert.notify import Notifier
 from culvert.privileges import ExitStatus
@@ -474,8 +474,7 @@ class Supervisor:
         """
         for log in self._logs():
             log.set_level(level, service)
-        whose = "the daemon and all services" if service is None else f"service [{service}]"
-        self._log.notice(f"The log level of {whose} is {Level(level).name.lower()} until the next reload")
+        self._log.notice(changed(level, service))
 
     def _list_connections(self) -> None:
         for log in self._logs():

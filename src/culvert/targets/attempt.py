@@ -8,6 +8,8 @@ import socket
 
 from culvert.targets.target import Backend
 
+_UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EALREADY})
+
 
 class Attempt:
     """An attempt that was begun. `outcome` is an errno, 0 for a success; None is no answer yet."""
@@ -24,12 +26,21 @@ class Attempt:
         backend.open += 1
 
     def connect(self) -> None:
-        """Begin, and note the outcome where there is one at once."""
+        """Begin, and note the outcome where there is one at once.
+
+        A target on this machine has answered when the call returns, which cannot say so yet: a second one
+        does, and saves such a connection the way through the event loop.
+        """
+        address = self.backend.endpoint.sockaddr
         try:
-            outcome = self.sock.connect_ex(self.backend.endpoint.sockaddr)
+            outcome = self.sock.connect_ex(address)
+            if outcome == errno.EINPROGRESS:
+                outcome = self.sock.connect_ex(address)
         except OSError as error:  # a path that is too long, for example
             outcome = error.errno or errno.EINVAL
-        if outcome != errno.EINPROGRESS:
+        if outcome == errno.EISCONN:
+            self.outcome = 0
+        elif outcome not in _UNDER_WAY:
             self.outcome = outcome
 
     def take_outcome(self) -> int:

@@ -19,6 +19,7 @@ Pitfall: the memory BIOs grow with the largest burst and never shrink; `trim` pu
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Any
 
 from culvert.tls._openssl import certificate_der, ffi, lib, text
@@ -37,6 +38,16 @@ _SSL_read, _SSL_write, _SSL_get_error = lib.SSL_read, lib.SSL_write, lib.SSL_get
 _SSL_do_handshake = lib.SSL_do_handshake
 _TRANSFORMED_SIZE = 2 * CHUNK
 _LAST_RECORD_AT = _TRANSFORMED_SIZE - RECORD
+
+
+_VERSIONS: dict[int, str] = {}
+"""The names of protocol versions by their numbers, as far as they were met."""
+
+
+@functools.cache
+def _described(cipher: Any) -> tuple[str, int]:
+    """A cipher's name and its strength in bits. OpenSSL has each once, for as long as the process lives."""
+    return text(lib.SSL_CIPHER_get_name(cipher)) or "unknown", lib.SSL_CIPHER_get_bits(cipher, ffi.NULL)
 
 
 class Scratch:
@@ -216,15 +227,16 @@ class Engine:
     @property
     def version(self) -> str:
         """The protocol's name as OpenSSL writes it, such as TLSv1.3."""
-        return text(lib.SSL_get_version(self._ssl)) or "unknown"
+        number = lib.SSL_version(self._ssl)
+        if number not in _VERSIONS:
+            _VERSIONS[number] = text(lib.SSL_get_version(self._ssl)) or "unknown"
+        return _VERSIONS[number]
 
     @property
     def cipher(self) -> tuple[str, int]:
         """The cipher's name and its strength in bits."""
         cipher = lib.SSL_get_current_cipher(self._ssl)
-        if cipher == ffi.NULL:
-            return "none", 0
-        return text(lib.SSL_CIPHER_get_name(cipher)) or "unknown", lib.SSL_CIPHER_get_bits(cipher, ffi.NULL)
+        return _described(cipher) if cipher != ffi.NULL else ("none", 0)
 
     @property
     def group(self) -> str | None:

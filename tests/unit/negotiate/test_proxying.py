@@ -28,10 +28,8 @@ from culvert.negotiate.script import (
     Send,
     Side,
     Step,
-    connect_after,
-    connect_before,
-    nothing_after,
-    nothing_before,
+    connecting,
+    nothing,
 )
 
 from .proxy_headers import CLIENT_4
@@ -71,10 +69,10 @@ def greeting_before(_: Ends) -> Script:
 @pytest.mark.parametrize(
     ("protocol", "before", "after"),
     [
-        (Protocol(nothing_before, connect_after), [], [Connect(), Send(Side.SERVER, version_1(CLIENT_4))]),
-        (Protocol(connect_before, nothing_after), [Connect(), Send(Side.SERVER, version_1(CLIENT_4))], []),
+        (Protocol(nothing, connecting), [], [Connect(), Send(Side.SERVER, version_1(CLIENT_4))]),
+        (Protocol(connecting, nothing), [Connect(), Send(Side.SERVER, version_1(CLIENT_4))], []),
         (
-            Protocol(greeting_before, nothing_after),
+            Protocol(greeting_before, nothing),
             [Connect(), Send(Side.SERVER, version_1(CLIENT_4)), Line(Side.SERVER)],
             [],
         ),
@@ -91,12 +89,12 @@ def test_the_header_follows_the_connect(protocol: Protocol, before: list[Step], 
     [(True, version_2(CLIENT_4, tls_tlvs(PLAIN))), (False, version_2(CLIENT_4))],
 )
 def test_only_a_server_tells_of_its_clients_tls(server: bool, expected: bytes) -> None:
-    script = announcing(Protocol(nothing_before, connect_after), 2, server=server).after(CLIENT_4, PLAIN)
+    script = announcing(Protocol(nothing, connecting), 2, server=server).after(CLIENT_4, PLAIN)
     assert steps(script) == [Connect(), Send(Side.SERVER, expected)]
 
 
 def test_before_the_handshake_nothing_is_known_of_it() -> None:
-    script = announcing(Protocol(connect_before, nothing_after), 2, server=True).before(CLIENT_4)
+    script = announcing(Protocol(connecting, nothing), 2, server=True).before(CLIENT_4)
     assert steps(script) == [Connect(), Send(Side.SERVER, version_2(CLIENT_4))]
 
 
@@ -113,7 +111,7 @@ def test_what_fails_is_the_scripts_own_matter(failed: int, error: Exception) -> 
             yield Send(Side.CLIENT, b"421\r\n")
             raise
 
-    script = announcing(Protocol(apologizing, nothing_after), 1, server=True).before(CLIENT_4)
+    script = announcing(Protocol(apologizing, nothing), 1, server=True).before(CLIENT_4)
     for _ in range(failed + 1):
         next(script)
     assert script.throw(error) == Send(Side.CLIENT, b"421\r\n")
@@ -126,7 +124,7 @@ def test_what_a_script_returns_is_returned() -> None:
         yield Connect()
         return "an answer"
 
-    script = announcing(Protocol(answering, nothing_after), 1, server=True).before(CLIENT_4)
+    script = announcing(Protocol(answering, nothing), 1, server=True).before(CLIENT_4)
     next(script)
     next(script)
     with pytest.raises(StopIteration) as end:
