@@ -158,6 +158,16 @@ class Generation:
         for bound in self._without(heir):
             bound.sock.close()
 
+    def turn_away(self, successor: Generation) -> None:
+        """Let nobody connect any more to what `successor` does not share, before its queue is emptied."""
+        for bound in self._without(successor):
+            bound.turn_away()
+
+    def turn_away_clients(self) -> None:
+        """Let no client connect any more, before the queues are emptied."""
+        for bound in self._listening():
+            bound.turn_away()
+
     def stop_listening(self) -> None:
         for bound in self._listening():
             bound.close()

@@ -132,6 +132,8 @@ class Counters:
 class Event(enum.Enum):
     """What happens to the daemon itself."""
 
+    RELOAD_BEGUN = "reload begun"
+    RELOAD_QUEUED = "reload to begin when another one is over"
     RELOADED = "reloaded"
     RELOAD_FAILED = "reload failed"
     WORKER_REPLACED = "worker replaced"
@@ -142,12 +144,16 @@ def note(tally: Tally, event: Event) -> None:
     """Count an event in the daemon's own tally; for the parent of all processes alone."""
     row = tally.ended
     match event:
-        case Event.RELOADED:
-            row[Cell.RELOADS] += 1
+        case Event.RELOAD_BEGUN:
+            row[Cell.RELOADS_DUE] = row[Cell.RELOADS] + row[Cell.RELOADS_FAILED] + 1
+        case Event.RELOAD_QUEUED:
+            row[Cell.RELOADS_DUE] = row[Cell.RELOADS] + row[Cell.RELOADS_FAILED] + 2
+        case Event.RELOADED:  # who waits for the count then reads what came of it
             row[Cell.RELOAD_FAILED], row[Cell.RELOADED_AT] = 0, int(time.time())
+            row[Cell.RELOADS] += 1
         case Event.RELOAD_FAILED:
-            row[Cell.RELOADS_FAILED] += 1
             row[Cell.RELOAD_FAILED] = 1
+            row[Cell.RELOADS_FAILED] += 1
         case Event.WORKER_REPLACED:
             row[Cell.RESTARTS] += 1
         case Event.STOPPING:

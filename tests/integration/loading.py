@@ -95,7 +95,10 @@ class Killed:
 
 
 def kill(pid: int, *fixed: int) -> Killed:
-    """Kill a worker, as soon as it is known which connections it has; `fixed` ports are everyone's."""
+    """Kill a worker, as soon as it is known which connections it has; `fixed` ports are everyone's.
+
+    Raises ProcessLookupError where it has ended by itself.
+    """
     before = time.monotonic()
     os.kill(pid, signal.SIGSTOP)
     eventually(lambda: stopped(pid), "the end of its work")
@@ -106,8 +109,14 @@ def kill(pid: int, *fixed: int) -> Killed:
 
 
 def stopped(pid: int) -> bool:
-    """Whether a process does nothing any more."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    """Whether a process does nothing any more. Raises ProcessLookupError where it has ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        raise ProcessLookupError from None
+    if state in "ZX":
+        raise ProcessLookupError
+    return state == "T"
 
 
 def ports_of(pid: int) -> set[int]:

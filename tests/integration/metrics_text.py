@@ -22,7 +22,7 @@ def parse(text: str) -> Mapping[Key, float]:
 
 def faults(text: str) -> list[str]:
     """One sentence for each thing that is wrong."""
-    return [*_of_the_form(text), *_of_the_families(text), *_of_the_histograms(text)]
+    return [*_of_the_form(text), *_of_the_families(text), *_of_the_order(text), *_of_the_histograms(text)]
 
 
 def kinds(text: str) -> dict[str, str]:
@@ -68,6 +68,10 @@ def _of_the_families(text: str) -> Iterator[str]:
             yield f"{name} is no name of this program's metrics"
         if re.search(r"_(milliseconds|ms|minutes|kilobytes|kb|percent)(_|$)", name):
             yield f"{name} is not in a base unit"
+
+
+def _of_the_order(text: str) -> Iterator[str]:
+    types = kinds(text)
     known = {name + suffix for name, kind in types.items() for suffix in _SUFFIXES[kind]}
     last, seen = "", set()
     for name, labels, value in _samples(text):

@@ -1,4 +1,4 @@
-"""Both ends of a load on a tunnel, as a program of its own that accounts for every byte that either end sends.
+"""Both ends of a load on a tunnel, as a program of its own that accounts for every byte.
 
 It is told what to do by lines of JSON on its standard input, and answers each by one on its standard output:
 
@@ -49,7 +49,6 @@ from .frames import (
     take_frames,
 )
 from .wires import PlainWire, ProgramWire, TlsWire, Wire
-
 
 TURNED_AWAY = "turned away"
 
