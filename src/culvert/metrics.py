@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from culvert.tally import BOUNDS, Cell, Tally, write_target
 
@@ -127,6 +127,22 @@ class Counters:
             f"{self.handshakes_failed} failed, {self.redirected} redirected, {self.truncated} truncated, "
             f"{self.sent_to_tls} byte(s) sent to TLS, {self.sent_to_plain} byte(s) sent to socket"
         ) + "".join(f"; {name}: {found}" for name, family in lists if (found := str(family)))
+
+
+LOST = "lost"
+"""The family of the daemon's own tally that counts lost log lines."""
+
+
+def loss_counter(tally: Tally, kinds: Iterable[str]) -> Callable[[str], None]:
+    """What counts lost log lines in the daemon's own tally, in the row of whichever process calls it."""
+    family = Family(tally, LOST)
+    for kind in kinds:  # entered before the fork: a process that cannot log has no time to wait for a lock
+        tally.names.cell(LOST, kind)
+
+    def count(kind: str) -> None:
+        family[kind] += 1
+
+    return count
 
 
 class Event(enum.Enum):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from culvert.ledger import Ledger
+from culvert.metrics import LOST
 from culvert.service import Prepared
 from culvert.tally import Cell, Reading
 from culvert.tls.lifetime import Lifetime
@@ -108,6 +109,7 @@ class Overview:
             "draining": view.draining,
             "workers": view.processes,
             "worker_restarts": totals[Cell.RESTARTS],
+            "log_lines_lost": view.daemon.family(LOST),
             "reloads": {
                 "succeeded": totals[Cell.RELOADS],
                 "failed": totals[Cell.RELOADS_FAILED],
