@@ -18,7 +18,8 @@ from .certificates import Certificates
 from .daemon import children, fixed_ports
 from .echo import EchoServer, echo, finish, open_tls, say_tls
 from .harness import Culvert, eventually
-from .peers import TlsPeer, dial
+from .metrics_text import faults, kinds
+from .peers import TlsPeer, client_context, dial
 
 Start = Callable[..., Culvert]
 
@@ -124,6 +125,31 @@ def test_what_is_no_tls_is_counted_by_its_reason(watched: Watched) -> None:
     eventually(
         lambda: watched.admin.metric("culvert_handshake_failures_total", **labels) == before + 1, "the count"
     )
+
+
+def test_the_text_is_what_a_server_and_promtool_take(watched: Watched) -> None:
+    watched.say()
+    text = watched.admin.ask("/metrics").body
+    assert not faults(text)
+    assert {"culvert_connections_total", "culvert_handshake_seconds"} <= kinds(text).keys()
+
+
+def test_no_label_is_what_a_peer_sent(watched: Watched) -> None:
+    before = {key for key in watched.admin.metrics() if key[0] != "culvert_handshake_failures_total"}
+    hello = client_context(trust=watched.trust)
+    for number in range(3):
+        peer = TlsPeer(dial(watched.port), hello, server=False, name=f"name{number}.example")
+        peer.handshake()
+        echo(peer)
+        finish(peer)
+        with dial(watched.port) as sock:
+            sock.sendall(b"GET /name%d HTTP/1.1\r\nHost: name.example\r\n\r\n" % number)
+            while sock.recv(100):
+                pass
+    watched.say()
+    after = watched.admin.metrics()
+    assert not [key for key in after if "name" in str(key[1])]
+    assert len({key for key in after if key[0] != "culvert_handshake_failures_total"} - before) <= 20
 
 
 def test_openmetrics_is_given_to_who_asks_for_it(watched: Watched) -> None:
