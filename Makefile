@@ -21,13 +21,14 @@ export PIP_NO_INPUT := 1
 # Environments, caches and two processor cores are shared by all targets: side by side they only disturb
 # each other, so `make -j` runs them one after the other.
 .NOTPARALLEL:
-.PHONY: help demo test unit unit-in-venv check bench clean
+.PHONY: help demo test unit unit-in-venv check bench pictures clean
 
 help:
 	@echo "make demo    show a tunnel at work, both ends, in a few seconds"
 	@echo "make test    run all tests (unit tests also on Python $(OTHER_PYTHONS), where installed)"
 	@echo "make check   lint, formatting, types, import rules"
 	@echo "make bench   measure against stunnel4 on this machine"
+	@echo "make pictures  take the pictures of the status page in docs/ again, with Chromium"
 	@echo "make clean   remove environments, caches and build products"
 	@echo "Another interpreter: make PYTHON=python3.12 demo"
 
@@ -45,6 +46,9 @@ check: $(INSTALLED_DEV)
 
 bench: $(INSTALLED)
 	@$(BIN)/python -m bench
+
+pictures: $(INSTALLED_DEV)
+	@cd tests && ../$(BIN)/python -m integration.portrait ../docs
 
 unit: $(OTHER_PYTHONS:%=unit-%)
 

@@ -136,25 +136,25 @@ class Connection:
             end = await self._serve_unless_silent()
         except TlsError as error:
             end = End.TLS_FAILED
-            self._fail(str(error))
+            self._fail(end, str(error), self._securing.fault)
         except LeftError as error:
             end = End.LEFT
             self.log.info(f"{self.peer} left before TLS: {error}")
         except NegotiationError as error:
             end = End.NEGOTIATION_FAILED
             server = f" (server {self._target})" if Side.SERVER in self._streams else ""
-            self._fail(f"Negotiation failed for {self.peer}{server}: {error}")
+            self._fail(end, f"Negotiation failed for {self.peer}{server}: {error}", str(error))
         except RefusedError as error:
             end = End.REFUSED
-            self._log_refusal(error)
+            self._shared.refused(self.peer, error, self.log)
         except BackendError as error:
             if isinstance(error, ConnectError):
                 self._shared.counters.unreached[error.cause.name.lower()] += 1
             if Side.CLIENT in self._addressed:
                 end = End.NEGOTIATION_FAILED  # it was told, and is not reset
-            self._fail(str(error))
+            self._fail(end, str(error), error.why)
         except OSError as error:
-            self._fail(f"{os_reason(error)} ({error.errno})")
+            self._fail(end, f"{os_reason(error)} ({error.errno})")
         except asyncio.CancelledError as error:
             end = End.CLOSED
             self._part_if_new(error.args[0] if error.args else WITH_WORKER)
@@ -182,9 +182,10 @@ class Connection:
         if self.parting:
             self.log.notice(f"Connection ended {why}")
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, end: End, reason: str, why: str | None = None) -> None:
         self._detail = reason
         self.log.error(reason)
+        self._shared.failed(self.peer, end, why or reason)
 
     async def _serve_unless_silent(self) -> End:
         """As `_serve`; that a client leaves who has sent nothing is no failure."""
@@ -388,10 +389,6 @@ class Connection:
         """Say so at once: it may be long before the connection ends (of `Observer`)."""
         self.log.info("TLS closed without close_notify: what came may be truncated")
 
-    def _log_refusal(self, error: RefusedError) -> None:
-        line = error.line(self._shared.config.name, self.peer)
-        self._shared.refusals.refuse(error.key, line, self.log)
-
     async def _close(self, end: End) -> None:
         self.over = True
         relay, counters = self._relay, self._shared.counters
@@ -434,6 +431,8 @@ class Connection:
         log.write(level, line, fields)
 
     def _log_end(self, relay: Relay, end: End) -> None:
+        if relay.reason is not None and end in (End.TLS_FAILED, End.RESET):
+            self._shared.failed(self.peer, end, relay.reason)
         match end:
             case End.TLS_FAILED:
                 self.log.error(f"SSL_read: {relay.reason}")

@@ -112,6 +112,11 @@ class BackendError(CulvertError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
+    @property
+    def why(self) -> str:
+        """What happened, for those who see no line of the log before this."""
+        return self.reason
+
     def __str__(self) -> str:
         return self.reason
 
@@ -134,3 +139,7 @@ class ConnectError(BackendError):
     def __init__(self, reason: str, cause: Unreached) -> None:
         super().__init__(reason)
         self.cause = cause
+
+    @property
+    def why(self) -> str:
+        return self.reason if self.cause is Unreached.FORBIDDEN else f"the target {self.cause.value}"

@@ -466,7 +466,10 @@ def _counted(prepared: tuple[Prepared, ...], ledger: Ledger) -> tuple[Prepared, 
     """The services with what they count seen by the admin endpoint."""
     daemon = ledger.tally(DAEMON).ended
     daemon[Cell.SINCE] = daemon[Cell.SINCE] or int(time.time())
-    return tuple(dataclasses.replace(one, tally=ledger.tally(one.config.name)) for one in prepared)
+    return tuple(
+        dataclasses.replace(one, tally=ledger.tally(one.config.name), failures=ledger.failures())
+        for one in prepared
+    )
 
 
 def _check_jail(options: GlobalOptions) -> None:

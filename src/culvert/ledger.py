@@ -20,6 +20,7 @@ import time
 import weakref
 from collections.abc import Mapping
 
+from culvert.failures import Failures
 from culvert.tally import Names, Reading, Tally
 
 SLOTS = 4096
@@ -41,6 +42,8 @@ _HELPER = 1 << 31
 
 _NAMES_BYTE = 1 << 20
 """The byte of the lock on the directory of labels: beyond those of any number of buckets."""
+
+_FAILURES_BYTE = _NAMES_BYTE + 1
 
 _READINGS = 50
 _READING_PAUSE = 0.001
@@ -68,6 +71,7 @@ class Ledger:
         self._addresses: Addresses | None = None
         self._names = Names(Lock(self._file, _NAMES_BYTE))
         self._tallies: dict[str, Tally] = {}
+        self._failures: Failures | None = None
         self._changing = _numbers(1)
 
     def claim(self, *, serves: bool = True) -> None:
@@ -143,6 +147,12 @@ class Ledger:
             if self._slot is not None:
                 self._tallies[name].enter(self._slot)
         return self._tallies[name]
+
+    def failures(self) -> Failures:
+        """The last failures of all processes; to be asked for before the fork."""
+        if self._failures is None:
+            self._failures = Failures(Lock(self._file, _FAILURES_BYTE))
+        return self._failures
 
     def processes(self) -> int:
         """How many processes serve, and hold something."""

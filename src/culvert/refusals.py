@@ -40,14 +40,18 @@ class Refusals:
         self._next_line: dict[str, float] = {}
         self._left_out: Counter[str] = Counter()
 
-    def refuse(self, reason: str, text: str, log: Channel | None = None) -> None:
-        """Count a refusal, and log `text` (by `log` where that is given) or have the next line tell of it."""
+    def refuse(self, reason: str, text: str, log: Channel | None = None) -> bool:
+        """Count a refusal, and log `text` (by `log` where that is given) or have the next line tell of it.
+
+        Whether it was logged: who tells of it elsewhere does that as rarely.
+        """
         self._counters.refused[reason] += 1
         now = self._clock()
         if now < self._next_line.get(reason, now):
             self._left_out[reason] += 1
-            return
+            return False
         self._next_line[reason] = now + INTERVAL
         left_out = self._left_out.pop(reason, 0)
         more = f" ({left_out} more like it since the last such line)" if left_out else ""
         (log or self._log).write(Level.WARNING, text + more)
+        return True

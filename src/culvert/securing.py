@@ -65,6 +65,7 @@ class Securing:
         "_sessions",
         "endpoint",
         "engine",
+        "fault",
         "ident",
         "log",
         "proven",
@@ -90,6 +91,8 @@ class Securing:
         self.proven = False
         """Whether the handshake is done, and it is known who the peer is."""
         self.redirected = False
+        self.fault: str | None = None
+        """Why there was no handshake, without the name of the client."""
         self.tap: Tap | None = None
         self._presence = presence
         self._sessions = shared.context.sessions
@@ -250,6 +253,7 @@ class Securing:
             self.shared.counters.handshakes_failed += 1
             self.shared.counters.failures[cause.value] += 1
             self.log.error(f"{self._role.call}: {reason}")
+        self.fault = f"server {self._peer}: {reason}" if self._role is _CONNECT else reason
         raise TlsError(f"TLS handshake with {self._role.peer}{self._peer} failed: {reason}") from None
 
     def _fault(self, error: Exception) -> str:

@@ -20,6 +20,7 @@ from culvert.admission import Gate, Place
 from culvert.config import model
 from culvert.connection import Connection
 from culvert.errors import os_reason
+from culvert.failures import Failures
 from culvert.libwrap import TcpWrappers
 from culvert.listen import BACKLOG, Listener
 from culvert.log import Channel
@@ -74,6 +75,8 @@ class Prepared:
     """What limits its connections, if anything does."""
     tally: Tally | None = None
     """Where its numbers are seen by other processes, if they are to be."""
+    failures: Failures | None = None
+    """Where its failures are seen by them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters
         prepared.gate,
         surroundings.tracing,
         [],
+        prepared.failures,
     )
 
 
@@ -279,7 +283,7 @@ class RunningService:
         self, accepted: socket.socket, address: InternetAddress | str, error: RefusedError
     ) -> None:
         """End a connection at once, by an RST: in a flood of them a FIN would leave us their TIME-WAIT."""
-        self._shared.refusals.refuse(error.key, error.line(self.config.name, show(address)))
+        self._shared.refused(show(address), error)
         with contextlib.suppress(OSError):
             sockopt.reset_on_close(accepted)
         accepted.close()

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from culvert.access import AccessControl
 from culvert.admission import Gate
 from culvert.config.model import Service
+from culvert.failures import Failures
 from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.negotiate.script import Protocol
 from culvert.readiness import Readiness
-from culvert.refusals import Refusals
+from culvert.refusals import Refusals, RefusedError
 from culvert.requested import RequestedTargets
 from culvert.revocation import Revocation
 from culvert.spawn import Programs
+from culvert.stream import End
 from culvert.targets import Connector
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
@@ -46,6 +48,18 @@ class Shared:
     tracing: Tracing
     hosts: list[Host]
     """The services that take over clients of this one by the name that they ask for."""
+    failures: Failures | None
+    """Where failures are shown, if anybody is to see them."""
+
+    def failed(self, peer: str, end: End, reason: str) -> None:
+        """Show that a connection of this peer has failed, and why."""
+        if self.failures is not None:
+            self.failures.record(self.config.name, peer, end.value, reason)
+
+    def refused(self, peer: str, error: RefusedError, log: Channel | None = None) -> None:
+        """Count that a connection of this peer was refused, and tell it (by `log` if given) now and then."""
+        if self.refusals.refuse(error.key, error.line(self.config.name, peer), log):
+            self.failed(peer, End.REFUSED, str(error))
 
     def host(self, name: str) -> Shared | None:
         """The service for this server name: by the name itself, else by the first pattern that covers it."""

@@ -304,5 +304,12 @@ def test_it_works_behind_a_jail(culvert: Start, certificates: Certificates, tmp_
         admin = Admin(tmp_path / "admin")
         assert admin.ask("/metrics").status == 200
         assert admin.ask("/metrics", "-H", "Accept: application/openmetrics-text").body.endswith("# EOF\n")
+        assert admin.ask("/").status == 200
         assert admin.ask("/connections").document["total"] == 0
         daemon.stop()
+
+
+def test_a_web_page_gets_nothing_through_a_forwarded_socket(watched: Watched) -> None:
+    assert watched.admin.ask("/status", "-H", "Host: evil.example").status == 421
+    assert watched.admin.ask("/reload", "-X", "POST", "-H", "Origin: https://evil.example").status == 403
+    assert watched.admin.ask("/", "-H", "Origin: http://localhost:9100").status == 200

@@ -59,7 +59,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"config"}),
     frozenset({"address"}),
     frozenset({"metrics", "idents", "notify", "turn", "ledger", "capabilities"}),
-    frozenset({"tally", "errors"}),
+    frozenset({"tally", "failures", "errors"}),
     frozenset({"version"}),
 )
 

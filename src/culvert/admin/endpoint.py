@@ -14,6 +14,7 @@ from culvert.admin.http import HttpServer
 from culvert.admin.operations import LISTED, Listing, Operations, Outcome
 from culvert.admin.overview import STATUS_VERSION, Overview
 from culvert.admin.request import Guard, Refused, Request, Response, document
+from culvert.admin.static import PAGE, page
 from culvert.config.values import LEVELS
 from culvert.log import Channel
 
@@ -38,6 +39,7 @@ class Endpoint:
             "/readyz": self._readiness,
             "/status": self._status,
             "/connections": self._connections,
+            **dict.fromkeys(PAGE, page),
         }
         self._writes: dict[str, Route] = {"/reload": self._reload, "/level": self._level}
         self._server = HttpServer(self.answer, log)
@@ -60,8 +62,8 @@ class Endpoint:
 
     async def answer(self, request: Request) -> Response:
         """Answer one request. Raises Refused."""
-        self._guard.check(request)
         path = request.path
+        self._guard.check(request, public=path in PAGE)
         write = self._end if _END.fullmatch(path) else self._writes.get(path)
         read = self._reads.get(path)
         if read is None and write is None:

@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from culvert.failures import Failure
 from culvert.ledger import Ledger
+from culvert.log import clean
 from culvert.metrics import LOST
 from culvert.service import Prepared
 from culvert.tally import Cell, Reading
@@ -117,6 +119,7 @@ class Overview:
                 "last_success": totals[Cell.RELOADED_AT] or None,
             },
             "services": [_service_document(one) for one in view.services],
+            "failures": [_failure_document(one) for one in self._ledger.failures().read()],
         }
 
 
@@ -174,6 +177,17 @@ def _service_document(one: ServiceView) -> dict[str, object]:
             {"subject": c.subject, "expires": int(c.expires.timestamp()), "days": c.days}
             for c in certificates(one.prepared)
         ],
+    }
+
+
+def _failure_document(one: Failure) -> dict[str, object]:
+    return {
+        "time": one.time,
+        "count": one.count,
+        "service": one.service,
+        "peer": clean(one.peer).decode(),
+        "end": one.kind,
+        "reason": clean(one.reason).decode(),
     }
 
 

@@ -79,7 +79,9 @@ class Guard:
 
     A browser can be made to send requests here by any page: to a name of the page's own that leads to this
     address (DNS rebinding), which its Host header gives away, or as a form, which can carry no token. So
-    over TCP what changes something needs the token, as a header that no page can set.
+    over TCP what changes something needs the token, as a header that no page can set. A Unix socket is out of
+    a browser's reach until somebody forwards a port to it: there a Host that could be another's domain, which
+    has a dot, is refused, and what changes something where a browser says that it asks for a page (Origin).
     """
 
     def __init__(self, token: bytes | None, names: frozenset[str]) -> None:
@@ -87,23 +89,31 @@ class Guard:
         self._digest = None if token is None else hashlib.sha256(token).digest()
         self._names = names | {"localhost"}
 
-    def check(self, request: Request) -> None:
-        """Raises Refused for a request that is not to be answered."""
+    def check(self, request: Request, *, public: bool = False) -> None:
+        """Raises Refused for a request that is not to be answered.
+
+        What is `public` is read without the token, but under no other host's name all the same: a token that
+        was typed into a page of such a name would be that host's.
+        """
         if len(request.target) > TARGET_LIMIT:
             raise Refused(HTTPStatus.REQUEST_URI_TOO_LONG, f"a target has at most {TARGET_LIMIT} characters")
         if not request.target.startswith("/"):
             raise Refused(HTTPStatus.BAD_REQUEST, "the target is a path")
         proven = self._digest is not None and self._proves(request)
-        if not (proven or request.local or self._is_ours(request.headers.get("host", ""))):
+        if not (proven or self._is_ours(request.headers.get("host", ""), local=request.local)):
             raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "this is not the host that the request names")
-        if self._digest is not None and not proven:
+        public = public and request.method in ("GET", "HEAD")
+        if self._digest is not None and not (proven or public):
             raise Refused(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong", *_CHALLENGE)
-        if request.method == "POST" and not (proven or request.local):
+        if request.method == "POST" and not (proven or (request.local and "origin" not in request.headers)):
             raise Refused(
-                HTTPStatus.FORBIDDEN, "over TCP, what changes something needs adminToken to be set and sent"
+                HTTPStatus.FORBIDDEN,
+                "over TCP and from a web page, what changes something needs adminToken to be set and sent",
             )
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_ours(self, host: str, *, local: bool) -> bool:
+        if local and "." not in host:
+            return True
         match = _HOST.fullmatch(host)
         if match is None:
             return False
