@@ -129,14 +129,27 @@ def listens(pid: int, port: int) -> bool:
     return ("0A", port, 0) in _sockets(pid)
 
 
-def _sockets(pid: int) -> set[tuple[str, int, int]]:
-    """The state (proc(5): 0A listens) and the two ports of each TCP socket of a process."""
+def listens_at(pid: int, path: Path) -> bool:
+    """Whether a process has the Unix socket that listens at this path."""
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return not _inodes(pid).isdisjoint(line[6] for line in lines if line[-1] == str(path))
+
+
+def _inodes(pid: int) -> set[str]:
+    """Of the sockets of a process; none where it has ended."""
     inodes = set()
-    try:
+    with contextlib.suppress(OSError):
         for fd in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed meanwhile
                 if match := re.match(r"socket:\[(\d+)\]", str(fd.readlink())):
                     inodes.add(match[1])
+    return inodes
+
+
+def _sockets(pid: int) -> set[tuple[str, int, int]]:
+    """The state (proc(5): 0A listens) and the two ports of each TCP socket of a process."""
+    inodes = _inodes(pid)
+    try:
         lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
     except OSError:  # it has ended meanwhile
         return set()

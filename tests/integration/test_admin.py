@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import signal
 import socket
 import stat
@@ -18,6 +16,7 @@ from .certificates import Certificates
 from .daemon import children, fixed_ports
 from .echo import EchoServer, echo, finish, open_tls, say_tls
 from .harness import Culvert, eventually
+from .loading import listens_at
 from .metrics_text import faults, kinds
 from .peers import TlsPeer, client_context, dial
 
@@ -259,21 +258,12 @@ def test_the_endpoint_comes_back_when_its_process_is_killed(watched: Watched) ->
         pytest.skip("it is in the only process")
     total = watched.total()
     mark = watched.daemon.log.mark()
-    os.kill(next(filter(_is_the_endpoint, children(watched.daemon.pid))), signal.SIGKILL)
+    os.kill(
+        next(one for one in children(watched.daemon.pid) if listens_at(one, watched.path)), signal.SIGKILL
+    )
     watched.daemon.await_log("was killed by SIGKILL", since=mark)
     eventually(lambda: watched.admin.ask("/healthz").status == 200, "the endpoint")
     assert watched.total() >= total
-
-
-def _is_the_endpoint(pid: int) -> bool:
-    """Whether this process listens on the endpoint's socket."""
-    links = []
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
-            links.append(str(fd.readlink()))
-    inodes = {match[1] for link in links if (match := re.match(r"socket:\[(\d+)\]", link))}
-    lines = Path("/proc/net/unix").read_text().splitlines()
-    return bool(inodes & {line.split()[6] for line in lines if line.endswith("/admin")})
 
 
 def test_a_dead_target_makes_it_not_ready_until_it_answers_again(

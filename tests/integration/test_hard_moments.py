@@ -258,6 +258,24 @@ class TestReload:
 
 
 class TestEnd:
+    @processes
+    def test_in_the_middle_of_a_reload(
+        self, culvert: Start, certificates: Certificates, port: int, target: str, workers: int
+    ) -> None:
+        services = echo_service(certificates, port, sink=target)
+        for pause in (0.0, 0.03, 0.1):
+            daemon = culvert(services, header=LONG, workers=workers)
+            peer = open_tls(port, certificates.ca.cert)
+            echo(peer)
+            daemon.send_signal(signal.SIGHUP)
+            time.sleep(pause)
+            daemon.send_signal(signal.SIGTERM)
+            daemon.await_log("Stopping: waiting for")
+            echo(peer)
+            finish(peer)
+            assert daemon.wait() == 0
+            daemon.stop()
+
     def test_who_has_connected_is_served_and_nobody_connects_later(
         self, culvert: Start, certificates: Certificates, port: int, target: str
     ) -> None:

@@ -30,10 +30,10 @@ from .admin_client import Admin
 from .certificates import Certificates, Leaf
 from .daemon import children, fixed_ports
 from .harness import HEADER, PATIENCE, Culvert, eventually, open_descriptors
-from .loading import Killed, Load, kill, listens, ports_of
+from .loading import Killed, Load, kill, listens, listens_at, ports_of
 from .metrics_text import Key, kinds, parse
 from .stunnel import Stunnel
-from .watching import WATCHING, Files
+from .watching import WATCHING, Files, watcher
 
 SEEDS = range(1, 1 + int(os.environ.get("CULVERT_LOAD_SEEDS", "1")))
 FACTOR = int(os.environ.get("CULVERT_LOAD_FACTOR", "1"))
@@ -168,6 +168,16 @@ class Scene:
             with contextlib.suppress(ProcessLookupError):  # it has ended by itself
                 self.kill(self.random.choice(chosen))
 
+    def kill_a_helper(self) -> None:
+        """Kill the process of the endpoint and the one that watches files, and wait for their successors."""
+        endpoints = [one for one in children(self.daemon.pid) if listens_at(one, self.path)]
+        mark = self.daemon.log.mark()
+        for pid in [*endpoints, watcher(self.daemon)]:
+            with contextlib.suppress(ProcessLookupError):  # a reload has just replaced it
+                os.kill(pid, signal.SIGKILL)
+        eventually(lambda: self.admin.ask("/healthz").status == 200, "the endpoint")
+        self.daemon.await_log(WATCHING, since=mark)
+
     def rotate(self) -> None:
         """Rotate the log file."""
         self._rotated += 1
@@ -253,6 +263,7 @@ def play(scene: Scene, events: Events, leaves: Leaves) -> None:
             scene.kill_one()
     steps: list[Callable[[], None]] = [scene.kill_one] * max(0, events.kills - alone - 1)
     steps += [scene.rotate] * 3
+    steps += [scene.kill_a_helper] * bool(events.kills)
     steps += [scene.reload] * events.reloads
     scene.random.shuffle(steps)
     if events.kills:
@@ -321,6 +332,8 @@ def test_nothing_is_lost(tmp_path: Path, leaves: Leaves, workers: int, events: E
         load.ask("start", **plan, steady=4, moving=6)
         before = supervisor(scene)
         play(scene, events, leaves)
+        if workers:  # the log and the workers of the first generation are left
+            eventually(lambda: supervisor(scene)[0] <= before[0] + 4, "no more descriptors than needed")
         after = supervisor(scene)
         report = leave(scene)
         scraper.end()

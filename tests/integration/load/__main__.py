@@ -91,7 +91,7 @@ class Load:
         for carrier in [*carriers, *["openssl"] * 2 * bool(plan.openssl)]:
             self._steady.append(self._launch_long(carrier, None))
         for _ in range(plan.moving):
-            self._launch_long("tls", self._random.uniform(1.0, 8.0))
+            self._launch_long("tls", self._random.uniform(1.0, 5.0))
         self._arriving = asyncio.create_task(self._arrive())
 
     def _context(self, highest: ssl.TLSVersion | None) -> ssl.SSLContext:
@@ -134,7 +134,7 @@ class Load:
     def _succeed(self, task: asyncio.Task[None], life: float | None) -> None:
         del self._living[task]
         if life is not None and not self._ended and self._leaving == math.inf:
-            self._launch_long("tls", self._random.uniform(1.0, 8.0))
+            self._launch_long("tls", self._random.uniform(1.0, 5.0))
 
     async def _connect(self, record: Record, port: int) -> socket.socket:
         sock = socket.socket()
