@@ -232,7 +232,7 @@ class Load:
             yield
         except (OSError, TruncatedError, CorruptError) as error:
             record.fault = fault_of(error)
-            if self._leaving < record.began and isinstance(error, ConnectionRefusedError):
+            if self._leaving < time.monotonic() and isinstance(error, ConnectionRefusedError):
                 record.kind = TURNED_AWAY
         finally:
             record.ended = time.monotonic()
@@ -249,7 +249,7 @@ class Load:
 
     def steady(self) -> list[tuple[int, int]]:
         """The ports of the connections that live to the end: the client's, and the one to the backend."""
-        return [(one.client_port, one.backend_port) for one in self._steady]
+        return [(one.client_port, one.backend_port) for one in self._steady if not one.ended]
 
     def leave(self) -> None:
         """From now on clients may be refused."""
