@@ -28,6 +28,12 @@ BACKLOG = 4096
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104
 _PRIVATE = ((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),)
+_ADVICE = {
+    errno.EACCES: "a port below 1024 takes root, or the capability CAP_NET_BIND_SERVICE",
+    errno.EADDRINUSE: "another program listens there: 'ss -ltnp' shows which",
+    errno.EADDRNOTAVAIL: "this machine has no such address: 'ip addr' shows those that it has",
+}
+"""What to do where the system refuses an address; one that Culvert itself has in the way says more."""
 _V6ONLY = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
 
@@ -415,9 +421,8 @@ def _reason(error: OSError) -> str:
 
 def _advice(refusals: Iterable[Refusal]) -> str | None:
     """What to do where an address could not be had."""
-    if any(refusal.errno == errno.EACCES for refusal in refusals):
-        return "a port below 1024 takes root, or the capability CAP_NET_BIND_SERVICE"
-    return None
+    reasons = {refusal.reason for refusal in refusals}
+    return next((advice for number, advice in _ADVICE.items() if os.strerror(number) in reasons), None)
 
 
 def _addresses(service: Service, address: HostPort) -> Iterator[tuple[int, InternetAddress]]:

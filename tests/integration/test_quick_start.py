@@ -1,4 +1,4 @@
-"""README's section "A first tunnel", done to the letter.
+"""README's section "A first tunnel" and docs/first-tunnel.md, done to the letter.
 
 What one machine cannot do is adapted: the ports are the kernel's, both ends are on 127.0.0.1, each machine
 is a folder, and scp is a copy between them.
@@ -24,7 +24,9 @@ from .echo import refused_tls
 from .harness import PATIENCE, LogLines, eventually, marked, require
 from .peers import client_context
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "first-tunnel.md"
 TITLE = "## A first tunnel\n"
 MACHINES = ("server", "client")
 LISTENS = {"http.server": "8000", "server.conf": "8443", "client.conf": "8080"}
@@ -138,6 +140,26 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
         machines = Machines(tmp_path, dict(zip(LISTENS.values(), ports, strict=True)))
         yield machines
         machines.stop()
+
+
+def shown(text: str) -> list[str]:
+    """The lines that a page shows, or that were seen, without what differs from run to run: numbers."""
+    return [re.sub(r"\d+", "0", line) for line in text.splitlines()]
+
+
+def test_each_step_of_the_first_tunnel_shows_what_its_page_says(machines: Machines) -> None:
+    require("curl")
+    steps = PAGE.read_text().partition("## 1. ")[2].partition("## When it does not work")[0]
+    for block in read_blocks(steps):
+        machines.follow(block)
+    promised = "".join(re.findall(r"^```text\n(.*?)^```$", steps, re.M | re.S))
+    refusal = "peer did not return a certificate"
+    assert refusal in promised
+    machines.logs["culvert run server.conf"].wait(refusal)
+    machines.logs["culvert run client.conf"].wait("Connection closed: [1-9]")
+    logged = [line for log in machines.logs.values() for line in log.lines]
+    seen = {*shown(machines.output), *shown("\n".join(logged))}
+    assert [line for line in shown(promised) if line not in seen] == []
 
 
 def test_the_quick_start_leads_to_a_mutually_authenticated_tunnel(machines: Machines) -> None:

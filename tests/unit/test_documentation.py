@@ -23,6 +23,19 @@ LINKS = [
 ]
 
 
+ANCHORS = [
+    pytest.param(page.parent / (target or page.name), anchor, id=f"{page.name}-{target}#{anchor}")
+    for page in PAGES
+    for target, anchor in sorted(set(re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text())))
+]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can name of a page: its headings, as GitHub and GitLab make anchors of them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_has_neither_errors_nor_warnings(example: str) -> None:
     assert config.loads(example, "example.conf").findings == ()
@@ -31,6 +44,11 @@ def test_an_example_has_neither_errors_nor_warnings(example: str) -> None:
 @pytest.mark.parametrize("target", LINKS)
 def test_a_link_leads_to_a_file(target: Path) -> None:
     assert target.is_file()
+
+
+@pytest.mark.parametrize(("page", "anchor"), ANCHORS)
+def test_a_link_into_a_page_leads_to_a_heading(page: Path, anchor: str) -> None:
+    assert anchor in anchors(page)
 
 
 def test_the_readme_names_every_page() -> None:

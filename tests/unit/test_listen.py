@@ -104,6 +104,15 @@ def test_a_port_that_is_taken_is_the_operators_fault(bind: Bindings) -> None:
         finding = bind.refused(f"127.0.0.1:{taken.getsockname()[1]}")
     assert "Binding service [tunnel] failed" in finding.message
     assert "Address already in use (98)" in finding.message
+    assert finding.hint is not None
+    assert "ss -ltnp" in finding.hint
+
+
+def test_an_address_of_another_machine_is_the_operators_fault(bind: Bindings) -> None:
+    finding = bind.refused("192.0.2.1:0")
+    assert "Cannot assign requested address (99)" in finding.message
+    assert finding.hint is not None
+    assert "ip addr" in finding.hint
 
 
 def test_one_family_is_enough(bind: Bindings) -> None:

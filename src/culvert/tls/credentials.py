@@ -90,10 +90,19 @@ def read(service: Service, option: str, path: str) -> bytes:
         with Path(path).open("rb") as file:
             data = file.read(FILE_LIMIT + 1)
     except OSError as error:
-        raise _fault(service, option, f"Cannot read {path}: {os_reason(error)}") from None
+        raise _fault(
+            service, option, f"Cannot read {path}: {os_reason(error)}", beginning(path, error)
+        ) from None
     if len(data) > FILE_LIMIT:
         raise _fault(service, option, f"{path} is larger than {FILE_LIMIT} bytes")
     return data
+
+
+def beginning(path: str, error: OSError | ValueError) -> str | None:
+    """Where a relative path that leads to nothing was followed from; None for another fault."""
+    if not isinstance(error, FileNotFoundError) or Path(path).is_absolute():
+        return None
+    return f"a relative path starts at the folder that Culvert was started in, {Path.cwd()}"
 
 
 def certificates(service: Service, option: str, path: str, data: bytes) -> tuple[x509.Certificate, ...]:

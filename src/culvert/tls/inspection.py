@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from culvert.config.model import Service
 from culvert.errors import Diagnostic, Severity
 from culvert.tls import psk
+from culvert.tls.credentials import beginning
 from culvert.tls.lifetime import MINUTE, SOON, Lifetime
 
 FILE_LIMIT = 16 << 20
@@ -210,7 +211,8 @@ class _Inspector:
                 mode = os.fstat(stream.fileno()).st_mode
                 data = stream.read(FILE_LIMIT + 1) if stat.S_ISREG(mode) else b""
         except (OSError, ValueError) as error:
-            self._error(option, f"{path} cannot be read: {_reason(error)}", _comment_in(path))
+            hint = _comment_in(path) or beginning(path, error)
+            self._error(option, f"{path} cannot be read: {_reason(error)}", hint)
             return None
         if len(data) > FILE_LIMIT:
             self._error(option, f"{path} is larger than {FILE_LIMIT >> 20} MiB")

@@ -192,3 +192,9 @@ def test_a_key_of_another_algorithm_than_the_certificates_does_not_belong(
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path = write(tmp_path / "leaf.pem", LEAF.cert_pem + pem)
     assert "does not belong" in refused(f"cert = {path}").message
+
+
+def test_a_relative_path_that_leads_to_nothing_is_told_from_where() -> None:
+    fault = refused("cert = missing.pem")
+    assert fault.hint is not None
+    assert str(Path.cwd()) in fault.hint

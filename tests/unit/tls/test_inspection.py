@@ -128,6 +128,12 @@ def test_a_missing_file_is_named_at_its_option(tmp_path: Path, leaf: Identity, o
     only(findings, Severity.ERROR, missing, f"{tmp_path / 'missing'} cannot be read: No such file")
 
 
+def test_a_relative_path_that_leads_to_nothing_is_told_from_where(tmp_path: Path) -> None:
+    (finding,) = inspect_server(tmp_path, "cert = missing.pem")
+    assert finding.hint is not None
+    assert str(Path.cwd()) in finding.hint
+
+
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind\n", b"\x00\xff" * 40])
 def test_a_file_without_a_certificate_is_an_error(tmp_path: Path, leaf: Identity, content: bytes) -> None:
     cert = write(tmp_path / "empty.pem", content)
