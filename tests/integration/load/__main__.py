@@ -45,7 +45,7 @@ from .frames import (
     TruncatedError,
     fault_of,
     payload,
-    send_frames,
+    sending_frames,
     take_frames,
 )
 from .wires import PlainWire, ProgramWire, TlsWire, Wire
@@ -193,20 +193,16 @@ class Load:
     async def _long(self, record: Record, carrier: str, ends: Ends) -> None:
         with self._judged(record):
             wire = await self._carried(record, carrier)
-            await wire.send(HEADER.pack(record.ident, 0, OPEN, 0))
-            sending = asyncio.create_task(send_frames(wire, record, ends))
-            try:
-                await take_frames(Frames(wire), record, 1)
-                record.up_sent = await sending
+            with contextlib.closing(wire):
+                await wire.send(HEADER.pack(record.ident, 0, OPEN, 0))
+                async with sending_frames(wire, record, ends) as sending:
+                    await take_frames(Frames(wire), record, 1)
+                    record.up_sent = await sending
                 async with asyncio.timeout(PATIENCE):
                     if await wire.recv():
                         raise CorruptError("bytes behind the end")
-                if carrier != "openssl":  # that ends by itself
-                    async with asyncio.timeout(PATIENCE):
+                    if carrier != "openssl":  # that ends by itself
                         await wire.end()
-            finally:
-                sending.cancel()
-                wire.close()
 
     async def _carried(self, record: Record, carrier: str) -> Wire:
         if carrier == "tls":

@@ -17,7 +17,7 @@ from .frames import (
     TruncatedError,
     fault_of,
     payload,
-    send_frames,
+    sending_frames,
     take_frames,
 )
 from .wires import PlainWire
@@ -75,12 +75,9 @@ class Backend:
 
     async def _converse(self, wire: PlainWire, record: Record, frames: Frames) -> None:
         ends = Ends(1, random.Random(self._random.random()))
-        sending = asyncio.create_task(send_frames(wire, record, ends))
-        try:
+        async with sending_frames(wire, record, ends) as sending:
             await take_frames(frames, record, 0)
             ends.over.set()
             record.down_sent = await sending
             async with asyncio.timeout(PATIENCE):
                 await wire.end()
-        finally:
-            sending.cancel()

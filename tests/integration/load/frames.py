@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import struct
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -125,6 +126,19 @@ async def send_frames(wire: Carrier, record: Record, ends: Ends) -> int:
             await asyncio.wait_for(ends.over.wait(), ends.random.uniform(0.02, 0.12))
     await wire.send(HEADER.pack(record.ident, number, END, 0))
     return sent
+
+
+@contextlib.asynccontextmanager
+async def sending_frames(wire: Carrier, record: Record, ends: Ends) -> AsyncIterator[asyncio.Task[int]]:
+    """A task that sends frames, for as long as the context lasts."""
+    task = asyncio.create_task(send_frames(wire, record, ends))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # who waited for it has it, and the other end tells of the rest
 
 
 async def take_frames(frames: Frames, record: Record, side: int) -> int:
