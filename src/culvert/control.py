@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+
+from culvert.trace import Wants
 
 READY = b"ready"
 """From a worker: it serves."""
@@ -48,9 +50,14 @@ DESCRIPTOR_LIMIT = 8
 
 REQUEST = b"request: "
 """From the process of the admin endpoint, and passed on to workers by the supervisor: a `Request`. One
-descriptor comes with it, a socket of type SOCK_SEQPACKET to write answers to."""
+descriptor comes with it, a socket of type SOCK_SEQPACKET to write answers to. A TRACE is passed on to workers
+of later, too."""
 
-_IDENT = re.compile(r"[A-Za-z0-9_-]{0,64}")
+JOIN = b"join"
+"""From a worker, by the socket of a TRACE: the stream that comes along will bring what it sees."""
+
+IDENT = r"[A-Za-z0-9_-]{0,64}"
+"""The form of what the log calls a connection; nothing stands for any."""
 
 
 def counted(word: bytes, connections: int) -> bytes:
@@ -65,18 +72,24 @@ class Action(enum.Enum):
     END = "end"
     LEVEL = "level"
     RELOAD = "reload"
+    TRACE = "trace"
+
+
+_NOTHING = Wants()
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something that the admin endpoint asks for: `ident` of END, `level` of LEVEL, `limit` of LIST, and
-    `service` of LIST and LEVEL; None is all of them, and for LEVEL the daemon, too."""
+    """Something that the admin endpoint asks for: `ident` of END, and of TRACE where it is not empty; `level`
+    of LEVEL, `limit` of LIST, `wants` of TRACE, and `service` of LIST, LEVEL and TRACE; None is all of them,
+    and for LEVEL the daemon, too."""
 
     action: Action
     ident: str = ""
     level: int = 0
     limit: int = 0
     service: str | None = None
+    wants: Wants = _NOTHING
 
     def encode(self) -> bytes:
         """The message."""
@@ -87,12 +100,14 @@ class Request:
         """What a message asks for, which may be anything. Raises ValueError."""
         try:
             found = cls(**json.loads(message.removeprefix(REQUEST)))
-            request = cls(Action(found.action), found.ident, found.level, found.limit, found.service)
+            wants = found.wants if isinstance(found.wants, Wants) else Wants(**found.wants)
+            request = cls(Action(found.action), found.ident, found.level, found.limit, found.service, wants)
             sound = (
-                _IDENT.fullmatch(request.ident) is not None
+                re.fullmatch(IDENT, request.ident) is not None
                 and type(request.level) is type(request.limit) is int
                 and 0 <= request.level <= 7
                 and isinstance(request.service, str | None)
+                and all(type(one) is bool for one in astuple(wants))
             )
         except (TypeError, RecursionError) as error:
             raise ValueError(str(error)) from None

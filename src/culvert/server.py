@@ -25,9 +25,6 @@ from culvert.resolve import SocketAddress
 from culvert.service import RunningService
 from culvert.succession import Serving, Succession
 
-DRAIN_TIMEOUT = 30.0
-"""Seconds for which connections may go on when a server closes."""
-
 _DANGEROUS = ("chroot", "setgid", "setuid")
 _NEEDLESS = ("admin", "foreground", "log", "output", "pid", "service", "syslog", "watch", "workers")
 
@@ -86,15 +83,16 @@ class Server:
             port = server.port("web")
 
     It takes connections once the block begins. At its end nobody new is let in, those who are there may go on
-    for `drain_timeout` seconds, and are ended then. `start` and `close` do the same without a block.
-    Several servers may run in one loop. Every method is to be called in the loop's thread.
+    for `drain_timeout` seconds (the configuration's `drainTimeout` where that is None), and are ended then.
+    `start` and `close` do the same without a block. Several servers may run in one loop. Every method is to
+    be called in the loop's thread.
     """
 
     def __init__(
         self,
         configuration: Configuration,
         *,
-        drain_timeout: float = DRAIN_TIMEOUT,
+        drain_timeout: float | None = None,
         logger: logging.Logger | None = None,
         ask_pass_phrase: Callable[[str], bytes] = no_terminal,
     ) -> None:
@@ -133,11 +131,15 @@ class Server:
         """Let nobody new in, and return when all connections are over; end those that are left after
         `drain_timeout` seconds (the server's own where that is None), or when this is cancelled."""
         self._closed = True
+        if drain_timeout is None:
+            drain_timeout = self._drain_timeout
         async with self._changing:
+            if drain_timeout is None:
+                drain_timeout = self._source.configuration.options.drain_timeout
             self._current = None
             self._succession.stop_accepting()
             try:
-                async with asyncio.timeout(self._drain_timeout if drain_timeout is None else drain_timeout):
+                async with asyncio.timeout(drain_timeout):
                     await self._succession.drain()
             except TimeoutError:
                 pass
@@ -275,6 +277,10 @@ def _fitting(configuration: Configuration) -> Configuration:
         if name in options.locations:
             text = f'"{name}" has no effect inside a program'
             warnings.append(Diagnostic(Severity.WARNING, text, options.locations[name]))
+    for service in configuration.services:
+        if service.trace:
+            text = '"trace = yes" has no effect inside a program: there is no admin endpoint'
+            warnings.append(Diagnostic(Severity.WARNING, text, service.where("trace")))
     options = replace(
         options,
         admin=None,

@@ -9,6 +9,7 @@ ports may be out of its reach; then the running configuration goes on, as with a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import math
 import os
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from culvert import worker
 from culvert.admin import operations
+from culvert.admin.attachment import LAST_WORDS, Attachment
 from culvert.admin.operations import Listing, Outcome
 from culvert.admin.overview import DAEMON, Overview
+from culvert.attached import Attached
 from culvert.control import Action, Request
 from culvert.drain import Drain
 from culvert.errors import ConfigurationError
@@ -32,6 +35,7 @@ from culvert.notify import Notifier
 from culvert.privileges import ExitStatus
 from culvert.standing import Standing
 from culvert.succession import Serving, Succession
+from culvert.trace import Wants
 from culvert.watch import Host, Renewal, Watched
 from culvert.worker import Worker
 
@@ -54,6 +58,9 @@ class SingleProcess:
         self._hurried = asyncio.Event()
         self._standing = Standing()
         self._endpoint: Endpoint | None = None
+        self._former_endpoints: list[Endpoint] = []
+        """Those that still show a trace."""
+        self._attached = Attached()
         self._renewal: Renewal
         self._renewing: asyncio.TimerHandle | None = None
         self._obstacle_told = ""
@@ -136,9 +143,12 @@ class SingleProcess:
         worker.report_faults(asyncio.get_running_loop(), fresh.generation.main)
         self._generation = fresh.generation
         self._succession.commit(fresh)
+        for message, sock in self._attached:
+            fresh.worker.answer(Request.decode(message), sock.dup())
         leaving, self._endpoint = self._endpoint, self._open_endpoint(fresh.generation)
         if leaving is not None:
             leaving.leave()
+            self._former_endpoints = [one for one in (*self._former_endpoints, leaving) if one.traces]
 
     def _open_endpoint(self, generation: Generation) -> Endpoint | None:
         """The admin endpoint of a generation, which answers from now on; None where it has none."""
@@ -161,6 +171,7 @@ class SingleProcess:
             return
         patience = self._generation.options.drain_timeout
         self._drain = Drain(self._log, patience)
+        self._attached.close()
         self._generation.note(Event.STOPPING)
         self._notifier.stopping(patience)
         self._stopped.set()
@@ -176,9 +187,9 @@ class SingleProcess:
         if left:
             self._log.notice(f"Ending {left} connection(s)")
         await self._succession.end()
-        if self._endpoint is not None:
-            self._endpoint.end()
-            await self._endpoint.finished()
+        for endpoint in (*self._former_endpoints, self._endpoint):
+            if endpoint is not None:
+                await _see_off(endpoint)
         return drain.conclude()
 
     async def _wait_for_connections(self, drain: Drain) -> None:
@@ -269,6 +280,15 @@ class SingleProcess:
         """Have it done by the worker, and by those that are leaving."""
         return [message for serving in self._succession for message in serving.worker.perform(request)]
 
+    def attach(self, request: Request) -> Attachment:
+        """Have the worker join a trace, those that are leaving, and those that will come."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            if self._attached.add(request.encode(), theirs.fileno()):
+                for serving in self._succession:
+                    serving.worker.answer(request, theirs.dup())
+        return Attachment(ours)
+
     def set_level(self, level: int, service: str | None) -> None:
         """Log what is of this level and above, of one service or of everything, until a reload."""
         self.perform(Request(Action.LEVEL, level=level, service=service))
@@ -350,3 +370,17 @@ class _Operations:
 
     async def reload(self) -> Outcome:
         return await self._process.reload()
+
+    def trace(self, service: str | None, ident: str, wants: Wants) -> Attachment:
+        return self._process.attach(Request(Action.TRACE, ident, service=service, wants=wants))
+
+
+async def _see_off(endpoint: Endpoint) -> None:
+    """Close an endpoint, when whoever is shown a trace has had a moment to take its end."""
+    endpoint.leave()
+    if endpoint.traces:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await endpoint.finished()
+    endpoint.end()
+    await endpoint.finished()

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from culvert import control, listing
 from culvert.admin import answers
+from culvert.admin.feed import Feeds
 from culvert.config.model import GlobalOptions
 from culvert.descriptors import DescriptorLimit
 from culvert.idents import ConnectionNumbers
@@ -124,6 +125,7 @@ class Worker:
             for prepared in assignment.services
             if prepared.turn is None or assignment.first
         ]
+        self._feeds = Feeds(self.tracing, self._services)
         by_name = {service.config.name: service for service in self._services}
         for service in self._services:
             for name in service.config.server_names:
@@ -183,6 +185,7 @@ class Worker:
             for service in self._services:
                 service.cut()
             await self._finished_within(CUT_PATIENCE)
+        await self._feeds.finish()
         self._programs.end()
         self._readiness.close()
 
@@ -196,6 +199,9 @@ class Worker:
 
     def answer(self, request: control.Request, sock: socket.socket) -> None:
         """Do what the admin endpoint asks for, and answer by `sock`, which is closed then."""
+        if request.action is control.Action.TRACE:
+            self._feeds.attach(request, sock)
+            return
         task = self._loop.create_task(answers.send(sock, self.perform(request)))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)

@@ -17,7 +17,7 @@ from .certificates import Certificates
 from .daemon import Jail, command, needs_root
 from .echo import echo, finish
 from .handed import ARRANGEMENTS, Duplex, Handed, arrange, tcp_pair
-from .harness import HEADER, PATIENCE, Culvert, eventually, require
+from .harness import AT_ONCE, HEADER, PATIENCE, Culvert, eventually, require
 from .peers import (
     Peer,
     Peers,
@@ -163,7 +163,7 @@ def test_flags_that_others_share_are_left_alone(
     else:
         outer, stdin, stdout = arrange(kind)
     shared = [os.dup(stdin), os.dup(stdout)]
-    services = f"{client}connect = 127.0.0.1:{listener.port}\n"
+    services = f"{AT_ONCE}{client}connect = 127.0.0.1:{listener.port}\n"
     try:
         with Handed(tmp_path, services, stdin, stdout) as process:
             tls = TlsPeer(listener.accept(), server_context(certificates.server), server=True)
@@ -192,7 +192,7 @@ def test_a_flag_that_must_be_set_is_taken_back(
     try:
         with Handed(
             tmp_path,
-            f"{client}connect = 127.0.0.1:{listener.port}\n",
+            f"{AT_ONCE}{client}connect = 127.0.0.1:{listener.port}\n",
             stdin,
             stdout,
             argv=lambda path: [*hidden, *command("run", path)],
@@ -270,7 +270,8 @@ def test_a_client_never_sees_the_log(
 
 def test_signals(tmp_path: Path, server: str, certificates: Certificates) -> None:
     log = tmp_path / "log"
-    with handed("tcp", tmp_path, f"output = {log}\n{server}exec = /bin/cat\n") as (process, outer):
+    services = f"output = {log}\n{AT_ONCE}{server}exec = /bin/cat\n"
+    with handed("tcp", tmp_path, services) as (process, outer):
         tls = outer.as_tls(certificates)
         tls.handshake()
         process.process.send_signal(signal.SIGHUP)
@@ -284,6 +285,39 @@ def test_signals(tmp_path: Path, server: str, certificates: Certificates) -> Non
         process.process.send_signal(signal.SIGTERM)
         assert any("Received SIGTERM" in line for line in process.wait())
     assert "Received SIGTERM" in log.read_text()
+
+
+def test_a_signal_lets_the_connection_finish(tmp_path: Path, server: str, certificates: Certificates) -> None:
+    with handed("tcp", tmp_path, f"{server}exec = /bin/cat\n") as (process, outer):
+        tls = outer.as_tls(certificates)
+        tls.handshake()
+        echo(tls)
+        process.process.send_signal(signal.SIGTERM)
+        process.await_log(r"Stopping: waiting for 1 connection\(s\) to finish, at most 30 s")
+        echo(tls)
+        finish(tls)
+        assert process.wait()[-1].endswith("All connections have finished")
+
+
+@pytest.mark.parametrize(
+    ("timeout", "signals", "why"),
+    [("0.1", 1, "drainTimeout exceeded"), ("60", 2, "Told to stop once more")],
+)
+def test_a_connection_that_stays_is_ended_in_order(
+    timeout: str, signals: int, why: str, *, tmp_path: Path, server: str, certificates: Certificates
+) -> None:
+    services = f"drainTimeout = {timeout}\n{server}exec = /bin/cat\n"
+    with handed("tcp", tmp_path, services) as (process, outer):
+        tls = outer.as_tls(certificates)
+        tls.handshake()
+        echo(tls)
+        for _ in range(signals):
+            process.process.send_signal(signal.SIGTERM)
+            process.await_log("Stopping: waiting for 1 connection")
+        assert read_all(tls) == b""  # close_notify, and no RST
+        tls.close()
+        process.await_log(why)
+        process.wait(4)
 
 
 @needs_root

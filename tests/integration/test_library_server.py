@@ -46,11 +46,11 @@ async def echo() -> AsyncIterator[int]:
 
 
 def front(
-    certificates: Certificates, target: int, more: str = "", accept: object = 0
+    certificates: Certificates, target: int, more: str = "", accept: object = 0, header: str = ""
 ) -> culvert.Configuration:
     """One service in front of a target."""
     return culvert.load_config(
-        f"[front]\naccept = 127.0.0.1:{accept}\nconnect = 127.0.0.1:{target}\n"
+        f"{header}[front]\naccept = 127.0.0.1:{accept}\nconnect = 127.0.0.1:{target}\n"
         f"cert = {certificates.server.bundle}\n{more}\n"
     )
 
@@ -119,6 +119,39 @@ def test_the_deadline_ends_a_connection_that_stays(run: Run, certificates: Certi
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+    run(main)
+
+
+async def closing_time(server: culvert.Server, certificates: Certificates) -> float:
+    """How long a server takes to close that has a connection which stays."""
+    _, writer = await culvert.connect("localhost", server.port("front"), cafile=str(certificates.ca.cert))
+    began = asyncio.get_running_loop().time()
+    await server.close()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return asyncio.get_running_loop().time() - began
+
+
+def test_the_configuration_says_how_long_the_end_waits(run: Run, certificates: Certificates) -> None:
+    async def main() -> None:
+        async with echo() as target:
+            server = culvert.Server(front(certificates, target))
+            await server.start()
+            await server.reload(front(certificates, target, header="drainTimeout = 0.2\n"))
+            assert 0.2 <= await closing_time(server, certificates) < 10
+
+    run(main)
+
+
+def test_the_argument_counts_before_the_configuration(run: Run, certificates: Certificates) -> None:
+    async def main() -> None:
+        async with echo() as target:
+            patient = front(certificates, target, header="drainTimeout = 3600\n")
+            server = culvert.Server(patient, drain_timeout=0.2)
+            await server.start()
+            assert 0.2 <= await closing_time(server, certificates) < 10
 
     run(main)
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culvert.control import REQUEST, Action, Request
+from culvert.trace import Wants
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from culvert.control import REQUEST, Action, Request
         Request(Action.END, ident="aB_-9"),
         Request(Action.LEVEL, level=7),
         Request(Action.RELOAD),
+        Request(Action.TRACE, ident="7", service="web", wants=Wants(data=True, secrets=True)),
     ],
 )
 def test_a_request_is_read_as_it_was_written(request_: Request) -> None:
@@ -39,6 +41,10 @@ def test_a_request_is_read_as_it_was_written(request_: Request) -> None:
         b'{"action": "end", "ident": 7}',
         b'{"action": "list", "service": 7}',
         b'{"action": "reload", "more": 1}',
+        b'{"action": "trace", "wants": {"data": 1}}',
+        b'{"action": "trace", "wants": {"more": true}}',
+        b'{"action": "trace", "wants": []}',
+        b'{"action": "trace", "wants": null}',
         b"[" * 900,
     ],
 )

@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"succession"}),
     frozenset({"generation"}),
     frozenset({"source", "standing"}),
-    frozenset({"watch", "drain"}),
+    frozenset({"watch", "drain", "attached"}),
     frozenset({"privileges"}),
     frozenset({"worker", "client"}),
     frozenset({"admin"}),

@@ -13,14 +13,17 @@ from culvert.admin.exposition import Exposition
 from culvert.admin.http import HttpServer
 from culvert.admin.operations import LISTED, Listing, Operations, Outcome
 from culvert.admin.overview import STATUS_VERSION, Overview
-from culvert.admin.request import Guard, Refused, Request, Response, document
+from culvert.admin.request import Guard, Refused, Request, Response, Streamed, document
 from culvert.admin.static import PAGE, page
 from culvert.config.values import LEVELS
+from culvert.control import IDENT
 from culvert.log import Channel
+from culvert.trace import Wants
 
 _END = re.compile(r"/connections/(?P<ident>[A-Za-z0-9_-]{1,64})/end")
+_WANTS = ("data", "wire", "secrets")
 
-Route = Callable[[Request], Awaitable[Response]]
+Route = Callable[[Request], Awaitable[Response | Streamed]]
 
 
 class Endpoint:
@@ -41,7 +44,12 @@ class Endpoint:
             "/connections": self._connections,
             **dict.fromkeys(PAGE, page),
         }
-        self._writes: dict[str, Route] = {"/reload": self._reload, "/level": self._level}
+        self._writes: dict[str, Route] = {
+            "/reload": self._reload,
+            "/level": self._level,
+            "/trace": self._trace,
+        }
+        self._log = log
         self._server = HttpServer(self.answer, log)
 
     def start(self) -> None:
@@ -52,15 +60,20 @@ class Endpoint:
         """Take no new connection."""
         self._server.close_listeners()
 
-    async def finished(self) -> None:
-        """Return when no connection is left, after `leave`."""
-        await self._server.finished()
+    async def finished(self, *, traces: bool = True) -> None:
+        """Return when no connection is left, after `leave`; without `traces`, none but theirs."""
+        await self._server.finished(streams=traces)
+
+    @property
+    def traces(self) -> bool:
+        """Whether somebody is shown a trace."""
+        return self._server.streams
 
     def end(self) -> None:
         """Close every connection now."""
         self._server.end()
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response | Streamed:
         """Answer one request. Raises Refused."""
         path = request.path
         self._guard.check(request, public=path in PAGE)
@@ -140,6 +153,25 @@ class Endpoint:
             )
         await self._operations.set_level(level, service)
         return document({"level": LEVELS[level], "service": service})
+
+    async def _trace(self, request: Request) -> Streamed:
+        body = _json(request)
+        ident, wants = body.get("connection", ""), [body.get(name, False) for name in _WANTS]
+        if not isinstance(ident, str) or not re.fullmatch(IDENT, ident):
+            raise Refused(HTTPStatus.BAD_REQUEST, '"connection" is what the log calls one')
+        if not all(isinstance(one, bool) for one in wants):
+            raise Refused(HTTPStatus.BAD_REQUEST, f"{', '.join(_WANTS)} are true or false")
+        service = self._known(body.get("service"))
+        if not self._overview.may_trace(service):
+            whose = "no service has" if service is None else "this service does not have"
+            raise Refused(
+                HTTPStatus.FORBIDDEN, f'{whose} "trace = yes": what it carries is not shown to anybody'
+            )
+        chosen = Wants(*wants)
+        whose = "all services that allow it" if service is None else f"service [{service}]"
+        how = ", with what is carried in clear" if chosen.data or chosen.secrets else ""
+        self._log.notice(f"A trace of {whose} was asked for over the admin endpoint{how}")
+        return self._operations.trace(service, ident, chosen)
 
     async def _reload(self, _: Request) -> Response:
         match await self._operations.reload():

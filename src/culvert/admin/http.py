@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 import h11
 
-from culvert.admin.request import Refused, Request, Response
+from culvert.admin.request import Refused, Request, Response, Streamed
 from culvert.log import Channel
 
 HEAD_LIMIT = 8192
@@ -46,7 +46,7 @@ class Bounds:
 
 BOUNDS = Bounds()
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response | Streamed]]
 """Answers a request. It may raise Refused."""
 
 
@@ -61,6 +61,7 @@ class HttpServer:
         self._listening: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: set[asyncio.Task[None]] = set()
+        self._streaming: set[asyncio.Task[None]] = set()
         self._closing = False
         self._tokens = bounds.rate
         self._counted = self._loop.time()
@@ -81,10 +82,15 @@ class HttpServer:
         for task in self._idle:
             task.cancel()
 
-    async def finished(self) -> None:
-        """Return when no connection is left, after `close_listeners`."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    async def finished(self, *, streams: bool = True) -> None:
+        """Return when no connection is left, after `close_listeners`; without `streams`, none but theirs."""
+        while tasks := self._tasks if streams else self._tasks - self._streaming:
+            await asyncio.wait(tasks)
+
+    @property
+    def streams(self) -> bool:
+        """Whether an answer is written as it comes about."""
+        return bool(self._streaming)
 
     def end(self) -> None:
         """Close every connection now."""
@@ -118,6 +124,7 @@ class HttpServer:
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._idle.discard(task)
+        self._streaming.discard(task)
 
     async def _serve(self, sock: socket.socket, *, crowded: bool) -> None:
         with sock, contextlib.suppress(OSError, h11.RemoteProtocolError):  # it went, or takes no answer
@@ -149,7 +156,13 @@ class HttpServer:
             if task is not None:
                 self._idle.discard(task)
 
-    async def answer(self, request: Request) -> Response:
+    def note_stream(self) -> None:
+        """The connection of this task is that of a stream from now on."""
+        task = asyncio.current_task(self._loop)
+        if task is not None:
+            self._streaming.add(task)
+
+    async def answer(self, request: Request) -> Response | Streamed:
         """Answer a request, unless there are too many of them."""
         now = self._loop.time()
         self._tokens = min(self._tokens + (now - self._counted) * self._bounds.rate, self._bounds.rate)
@@ -206,6 +219,9 @@ class _Exchange:
                 return False
             method = request.method
             response = await self._server.answer(request)
+            if not isinstance(response, Response):
+                await self._stream(response)
+                return False
         except Refused as refusal:
             response = refusal.response()
         except h11.RemoteProtocolError as error:
@@ -274,6 +290,33 @@ class _Exchange:
         if close:
             await self._hang_up()
 
+    async def _stream(self, answer: Streamed) -> None:
+        """Write an answer to its end, or to that of its reader. Raises Refused before the first byte."""
+        async with answer:
+            await answer.joined()
+            self._server.note_stream()
+            if not self._local:
+                _watch_for_silence(self._sock)
+            headers = [("Date", formatdate(usegmt=True)), ("Content-Type", answer.content_type), *_HEADERS]
+            head = h11.Response(status_code=200, headers=[*headers, ("Connection", "close")], reason=b"OK")
+            await self._server.loop.sock_sendall(self._sock, self._http.send(head) or b"")
+            writing = self._server.loop.create_task(self._write_pieces(answer))
+            # He has nothing more to say: what can be read is his end.
+            leaving = self._server.loop.create_task(self._server.loop.sock_recv(self._sock, 1))
+            try:
+                done, _ = await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
+                if writing in done:
+                    writing.result()
+            finally:
+                for task in (writing, leaving):
+                    task.cancel()
+                await asyncio.gather(writing, leaving, return_exceptions=True)
+
+    async def _write_pieces(self, answer: Streamed) -> None:
+        async for piece in answer.pieces():
+            await self._server.loop.sock_sendall(self._sock, self._http.send(h11.Data(data=piece)) or b"")
+        await self._server.loop.sock_sendall(self._sock, self._http.send(h11.EndOfMessage()) or b"")
+
     async def _write(self, event: h11.InformationalResponse) -> None:
         await self._server.loop.sock_sendall(self._sock, self._http.send(event) or b"")
 
@@ -285,6 +328,14 @@ class _Exchange:
                 left = 16 * HEAD_LIMIT
                 while left > 0 and (data := await self._server.loop.sock_recv(self._sock, _READ)):
                     left -= len(data)
+
+
+def _watch_for_silence(sock: socket.socket) -> None:
+    """Have a peer that is gone noticed also where there is nothing to send to it."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
 def _announced(head: h11.Request) -> int:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from culvert.admin.request import Refused
+from culvert.admin.attachment import Attachment
+from culvert.admin.request import Refused, Streamed
 from culvert.control import MESSAGE_LIMIT, Action, Request
 from culvert.ledger import Ledger
 from culvert.tally import Cell, Tally
+from culvert.trace import Wants
 
 LISTED = 1000
 """Most connections that are listed at a time."""
@@ -63,6 +65,9 @@ class Operations(Protocol):
     async def reload(self) -> Outcome:
         """Load the configuration again."""
 
+    def trace(self, service: str | None, ident: str, wants: Wants) -> Streamed:
+        """Show connections that begin from now on, of all processes and generations. Raises Refused."""
+
 
 class Supervised:
     """Has it done by the supervisor: a request, and a socket that whoever answers writes to."""
@@ -90,22 +95,14 @@ class Supervised:
         await self._ask(Request(Action.RELOAD))
         return await outcome(self._daemon)
 
+    def trace(self, service: str | None, ident: str, wants: Wants) -> Streamed:
+        return Attachment(self._send(Request(Action.TRACE, ident, service=service, wants=wants)))
+
     async def _ask(self, request: Request) -> tuple[list[dict[str, Any]], bool]:
         """Send a request to the supervisor; what is answered, and whether everybody has in time."""
-        message = request.encode()
-        if len(message) > MESSAGE_LIMIT:
-            raise Refused(HTTPStatus.BAD_REQUEST, "the name of the service is too long to be passed on")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         answers = []
-        with ours:
+        with self._send(request) as ours:
             ours.setblocking(False)
-            with theirs:
-                try:
-                    socket.send_fds(self._channel, [message], [theirs.fileno()])
-                except OSError:
-                    raise Refused(
-                        HTTPStatus.SERVICE_UNAVAILABLE, "the supervisor takes no request now"
-                    ) from None
             try:
                 async with asyncio.timeout(PATIENCE):
                     while data := await self._loop.sock_recv(ours, ANSWER_LIMIT):
@@ -113,6 +110,20 @@ class Supervised:
             except (TimeoutError, ConnectionError):
                 return answers, False
         return answers, True
+
+    def _send(self, request: Request) -> socket.socket:
+        """Send a request to the supervisor; where the answers come."""
+        message = request.encode()
+        if len(message) > MESSAGE_LIMIT:
+            raise Refused(HTTPStatus.BAD_REQUEST, "the name of the service is too long to be passed on")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                socket.send_fds(self._channel, [message], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "the supervisor takes no request now") from None
+        return ours
 
 
 def listing(answers: list[dict[str, Any]], limit: int) -> Listing:

@@ -88,6 +88,10 @@ class Overview:
         """Of the services."""
         return frozenset(one.config.name for one in self._prepared)
 
+    def may_trace(self, service: str | None) -> bool:
+        """Whether the configuration allows a trace of this service; of any, where it is None."""
+        return any(one.config.trace for one in self._prepared if service in (None, one.config.name))
+
     def look(self) -> View:
         """The daemon at this moment."""
         readings = self._ledger.read()

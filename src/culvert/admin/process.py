@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 
+from culvert.admin.attachment import LAST_WORDS
 from culvert.admin.endpoint import Endpoint
 from culvert.control import Action, Request
 from culvert.ledger import Ledger
@@ -51,6 +52,11 @@ class AdminProcess:
         self._endpoint.leave()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
+                await self._endpoint.finished(traces=False)
+        while self._endpoint.traces and self._ledger.processes():  # a trace goes on over a reload
+            await asyncio.sleep(LOOK)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
                 await self._endpoint.finished()
 
     def answer(self, request: Request, sock: socket.socket) -> None:

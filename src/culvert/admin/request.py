@@ -9,10 +9,11 @@ import hmac
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, Self
 from urllib.parse import parse_qsl, unquote
 
 TARGET_LIMIT = 1024
@@ -53,6 +54,27 @@ class Response:
     body: bytes
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+
+
+class Streamed(Protocol):
+    """An answer that is written as it comes about, for as long as that takes; entered for that time."""
+
+    content_type: str
+
+    async def joined(self) -> None:
+        """Return once there is something to write. Raises Refused."""
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The body."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
 
 
 def document(value: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:

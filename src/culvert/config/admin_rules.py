@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from culvert.address import HostPort, UnixPath
 from culvert.config.draft import Draft
@@ -43,6 +44,19 @@ def check_admin(defaults: Draft, findings: Findings, *, inetd: bool) -> None:
             f'"adminToken" has fewer than {TOKEN_LENGTH} characters: it can be guessed',
             defaults.where("adminToken"),
         )
+
+
+def check_trace(drafts: Iterable[Draft], defaults: Draft, findings: Findings, *, inetd: bool) -> None:
+    """Report services that may be traced: what it means, or that nobody could ask for it."""
+    if inetd:
+        text = '"trace = yes" has no effect without a [service] section: there is no daemon'
+    elif defaults.value("admin") is None and not defaults.spoilt("admin"):
+        text = '"trace = yes" has no effect without "admin": that is where a trace is asked for'
+    else:
+        text = "whoever may use the admin endpoint can read all that is carried"
+    for draft in drafts:
+        if draft.value("trace"):
+            findings.warning(text, draft.where("trace"), draft.name)
 
 
 def is_local(address: HostPort | UnixPath) -> bool:

@@ -9,6 +9,7 @@ from culvert.config.model import Failover
 _OF_A_DAEMON = {
     "healthCheck": "nothing is done but for the one client",
     "pid": "there is no daemon",
+    "reloadDrainTimeout": "nothing is reloaded",
     "watch": "nothing is reloaded",
     "workers": "one process serves one connection",
 }

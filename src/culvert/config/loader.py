@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from culvert.config.access_rules import check_clients_by_name, check_inherited_targets
-from culvert.config.admin_rules import admin_options, check_admin
+from culvert.config.admin_rules import admin_options, check_admin, check_trace
 from culvert.config.derived import connection_limits, derived_fields
 from culvert.config.draft import Draft, Entry
 from culvert.config.findings import MAX_ERRORS, Findings
@@ -81,6 +81,7 @@ class _Reader:
         check_clients_by_name(drafts, self._findings)
         check_inherited_targets(drafts, self._findings)
         check_admin(self._defaults, self._findings, inetd=not self._sections)
+        check_trace(drafts, self._defaults, self._findings, inetd=not self._sections)
         check_daemon_limits(self._defaults, self._sections, self._findings)
 
     def configuration(self) -> Configuration:

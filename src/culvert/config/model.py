@@ -411,6 +411,8 @@ class Service:
     timeout_close: float
     timeout_connect: float
     timeout_idle: float
+    trace: bool = False
+    """Whether the admin endpoint may show what the service carries."""
 
     @property
     def resumes(self) -> bool:

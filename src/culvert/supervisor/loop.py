@@ -164,8 +164,8 @@ class Supervisor:
             if self._candidate is not None and all(one.ready for one in self._workers.of(self._candidate)):
                 self._commit(self._candidate)
         elif message.startswith(REQUEST):
-            means = Means(self._log, self._set_log_level, self._reload, self._workers.tell)
-            requests.obey(worker, message, list(self._workers), means)
+            means = Means(self._log, self._set_log_level, self._reload)
+            requests.obey(worker, message, self._workers, means)
         else:
             self._announce_when_drained()
             self._tell_what_is_waited_for()
@@ -366,9 +366,7 @@ class Supervisor:
             self._standing.report.close()
         self._renewal.let_go()
         self._notifier.close()
-        for worker in self._workers:
-            worker.channel.close()
-            worker.close_passed()
+        self._workers.let_go()
         for other in self._generations():
             if other is not generation:
                 other.disown(generation)

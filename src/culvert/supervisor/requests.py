@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from culvert.control import Action, Request
 from culvert.log import Channel
 from culvert.supervisor.process import Worker
+from culvert.supervisor.workforce import Workforce
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the supervisor does for it: `pass_on` sends a message with descriptors to a worker."""
+    """What the supervisor does for it."""
 
     log: Channel
     set_level: Callable[[int, str | None], None]
     reload: Callable[[], None]
-    pass_on: Callable[[Worker, bytes, list[int]], object]
 
 
-def obey(asking: Worker, message: bytes, workers: Iterable[Worker], means: Means) -> None:
+def obey(asking: Worker, message: bytes, workforce: Workforce, means: Means) -> None:
     """Do what a process asks for, if it may ask. It knows that nothing came of it where the socket that came
     with the message is closed without a word.
     """
@@ -39,7 +39,10 @@ def obey(asking: Worker, message: bytes, workers: Iterable[Worker], means: Means
             return
         if request.action is Action.LEVEL:
             means.set_level(request.level, request.service)
-        for worker in workers:
-            means.pass_on(worker, message, asking.passed)
+        if request.action is Action.TRACE:
+            workforce.attach(message, asking.passed)
+            return
+        for worker in list(workforce):
+            workforce.tell(worker, message, asking.passed)
     finally:
         asking.close_passed()

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from culvert.attached import Attached
 from culvert.control import DRAIN, FINISH, STOP
 from culvert.log import Channel
 from culvert.supervisor.contract import Generation
@@ -21,6 +22,7 @@ class Workforce:
         self._stop_patience = stop_patience
         self._log = log
         self._workers: dict[int, Worker] = {}
+        self._attached = Attached()
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
@@ -29,8 +31,31 @@ class Workforce:
         return len(self._workers)
 
     def add(self, worker: Worker) -> None:
-        """Take in one that was forked."""
+        """Take in one that was forked, and have it join the traces that are there: it will read that
+        before it accepts anybody.
+        """
         self._workers[worker.pid] = worker
+        for message, sock in self._attached:
+            self._ask_to_join(worker, message, sock.fileno())
+
+    def attach(self, message: bytes, descriptors: Sequence[int]) -> None:
+        """Have everybody who serves join a trace, now and later: `message` asks for it, and comes with its
+        socket. That is closed without a word where there are too many.
+        """
+        if descriptors and self._attached.add(message, descriptors[0]):
+            for worker in self:
+                self._ask_to_join(worker, message, descriptors[0])
+
+    def _ask_to_join(self, worker: Worker, message: bytes, descriptor: int) -> None:
+        if not worker.generation.administers(worker.index):
+            self.tell(worker, message, [descriptor])
+
+    def let_go(self) -> None:
+        """In a child: close what is the supervisor's alone."""
+        self._attached.close()
+        for worker in self:
+            worker.channel.close()
+            worker.close_passed()
 
     def remove(self, pid: int) -> Worker | None:
         """Let go of one that was reaped; None where the pid is nobody's here."""
@@ -91,6 +116,7 @@ class Workforce:
 
     def finish(self) -> None:
         """Have everyone finish, as the daemon ends; `stop_all` ends that."""
+        self._attached.close()
         for worker in self:
             worker.drained_by = math.inf
             if not self.tell(worker, FINISH):
@@ -106,6 +132,7 @@ class Workforce:
 
     def stop_all(self) -> None:
         """End everyone."""
+        self._attached.close()
         for worker in self:
             self.stop(worker)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from culvert.trace import names
-from culvert.trace.events import Closed, Direction, Endpoint, Lost, Opened, Record, TraceEvent
+from culvert.trace.events import Closed, Direction, Endpoint, Joined, Lost, Opened, Record, TraceEvent
 from culvert.trace.messages import Handshake, Message
 
 CONNECTIONS_LIMIT = 65536
@@ -13,14 +13,23 @@ CONNECTIONS_LIMIT = 65536
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """From here on a process of the service is seen; `missed` connections had begun before, and are not."""
+
+    process: int
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
-    """A connection that began."""
+    """A connection that began; `ident` is what the log calls it, where there is one."""
 
     number: int
     service: str
     client: Endpoint
     server: Endpoint
     wall: float
+    ident: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,7 @@ class Gap:
     count: int
 
 
-Shown = Connection | ShownRecord | End | Gap
+Shown = Start | Connection | ShownRecord | End | Gap
 
 
 @dataclass(slots=True)
@@ -91,10 +100,14 @@ class Dissector:
     def read(self, event: TraceEvent) -> Shown | None:
         """What there is to show of an event, if anything."""
         match event:
+            case Joined():
+                return Start(event.process, event.missed)
             case Opened():
                 self._connections.pop(event.connection, None)
                 state = self._state(event.connection, event.time)
-                return Connection(state.number, event.service, event.client, event.server, event.wall)
+                return Connection(
+                    state.number, event.service, event.client, event.server, event.wall, event.ident
+                )
             case Record():
                 return self._record(event, self._state(event.connection, event.time))
             case Closed():
@@ -147,10 +160,13 @@ def _alert(content: bytes) -> Alert | None:
 def as_object(shown: Shown) -> dict[str, object]:
     """What is shown as an object for JSON; docs/trace.md has its fields."""
     match shown:
+        case Start():
+            return {"event": "joined", "process": shown.process, "missed": shown.missed}
         case Connection():
             return {
                 "event": "opened",
                 "connection": shown.number,
+                "id": shown.ident,
                 "service": shown.service,
                 "client": list(shown.client),
                 "server": list(shown.server),

@@ -37,8 +37,21 @@ class Direction(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """From here on the connections that begin in this process are seen. `missed` ones of those that are asked
+    for had begun before: nothing of them is seen.
+    """
+
+    time: float
+    process: int
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
-    """A connection began. `client` and `server` are the two ends of the TLS."""
+    """A connection began. `client` and `server` are the two ends of the TLS; `connection` names it in this
+    stream alone, `ident` is what the log calls it.
+    """
 
     connection: str
     time: float
@@ -46,6 +59,7 @@ class Opened:
     service: str
     client: Endpoint
     server: Endpoint
+    ident: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +122,10 @@ class Lost:
     count: int
 
 
-TraceEvent = Opened | Record | Wire | Secret | Closed | Lost
+TraceEvent = Joined | Opened | Record | Wire | Secret | Closed | Lost
 
 _KINDS: Mapping[str, type[Any]] = {
-    kind.__name__.lower(): kind for kind in (Opened, Record, Wire, Secret, Closed, Lost)
+    kind.__name__.lower(): kind for kind in (Joined, Opened, Record, Wire, Secret, Closed, Lost)
 }
 
 

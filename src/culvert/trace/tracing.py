@@ -7,10 +7,13 @@ connection costs one look at `active`.
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from culvert.trace.events import Endpoint, Lost, Opened, Record, Secret, TraceEvent, Wire
 from culvert.trace.names import APPLICATION_DATA
@@ -24,14 +27,31 @@ _EVENT_COST = 256
 """Bytes that an event counts for beside what it carries."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which connections are to be seen: those of `services`, and those that the log calls `ident`. None is
+    all of them.
+    """
+
+    services: Collection[str] | None = None
+    ident: str | None = None
+
+    def includes(self, service: str, ident: str) -> bool:
+        """Whether this connection is one of them."""
+        return (self.services is None or service in self.services) and self.ident in (None, ident)
+
+
+EVERYTHING = Choice()
+
+
 class Subscription:
     """The events for one reader, as far as he wants them. `close` it."""
 
     def __init__(
-        self, tracing: Tracing, wants: Wants, service: str | None, wake: Callable[[], None], limit: int
+        self, tracing: Tracing, wants: Wants, chosen: Choice, wake: Callable[[], None], limit: int
     ) -> None:
         self.wants = wants
-        self.service = service
+        self.chosen = chosen
         self._tracing = tracing
         self._wake = wake
         self._limit = limit
@@ -51,12 +71,15 @@ class Subscription:
         self._note_loss(wanted.time)
         self._keep(wanted, cost)
 
-    def take(self) -> list[TraceEvent]:
-        """What has come since the last time."""
+    def take(self, most: float = math.inf) -> list[TraceEvent]:
+        """What has come since the last time, or the first `most` bytes of it, and one event at least."""
         self._note_loss(time.monotonic())
-        events = list(self._events)
-        self._events.clear()
-        self._held = 0
+        events: list[TraceEvent] = []
+        taken = 0
+        while self._events and taken < most:
+            events.append(self._events.popleft())
+            taken += _cost(events[-1])
+        self._held -= taken
         return events
 
     def close(self) -> None:
@@ -92,6 +115,7 @@ class Tracing:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._subscriptions: list[Subscription] = []
+        self._numbers = itertools.count(1)
 
     @property
     def active(self) -> bool:
@@ -102,14 +126,14 @@ class Tracing:
         self,
         wants: Wants,
         wake: Callable[[], None],
+        chosen: Choice = EVERYTHING,
         *,
-        service: str | None = None,
         limit: int = QUEUE_LIMIT,
     ) -> Subscription:
-        """See connections from now on, of one service or of all. `wake` is called when there is something to
-        take where there was nothing, from the middle of a connection's work: it may only schedule.
+        """See connections that begin from now on. `wake` is called when there is something to take where
+        there was nothing, from the middle of a connection's work: it may only schedule.
         """
-        subscription = Subscription(self, wants, service, wake, limit)
+        subscription = Subscription(self, wants, chosen, wake, limit)
         self._subscriptions = [*self._subscriptions, subscription]
         return subscription
 
@@ -121,7 +145,7 @@ class Tracing:
 
         `stream` is its TLS side, `server` whether this end is the server.
         """
-        readers = [one for one in self._subscriptions if one.service in (None, service)]
+        readers = [one for one in self._subscriptions if one.chosen.includes(service, ident)]
         if not readers:
             return None
         wants = Wants()
@@ -135,8 +159,10 @@ class Tracing:
 
         ours, theirs = _name(stream, "getsockname"), _name(stream, "getpeername")
         client, end = (theirs, ours) if server else (ours, theirs)
-        emit(Opened(ident, self._clock(), time.time(), service, client, end))
-        return Tap(ident, wants, emit, self._clock, server=server)
+        # Unique where the log's name is not: `logId` may be a process's or a thread's.
+        name = f"{os.getpid()}.{next(self._numbers)}"
+        emit(Opened(name, self._clock(), time.time(), service, client, end, ident))
+        return Tap(name, wants, emit, self._clock, server=server)
 
 
 def _is_data(record: Record) -> bool:

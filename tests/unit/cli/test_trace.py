@@ -39,6 +39,14 @@ def stream(tmp_path: Path) -> Path:
         ("--listen", "0", "--connect", "1", "--key", "k"),
         ("--listen", "0", "--connect", "1", "--server-option", "sni=a"),
         ("--listen", "0", "--connect", "1", "--client-option", "verifyChain=yes"),
+        ("--attach",),
+        ("--attach", "culvert.conf", "--admin", "1"),
+        ("--attach", "culvert.conf", "--listen", "0", "--connect", "1"),
+        ("--attach", "culvert.conf", "--tls"),
+        ("--attach", "culvert.conf", "--read", "-"),
+        ("--listen", "0", "--connect", "1", "--service", "web"),
+        ("--read", "-", "--count", "1"),
+        ("culvert.conf",),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
@@ -51,6 +59,20 @@ def test_an_option_that_is_none_is_refused_by_its_name() -> None:
     ran = culvert("trace", "--listen", "0", "--connect", "1", "--tls", "--server-option", "verifyChian=yes")
     assert ran.returncode == 1
     assert '"verifyChian=yes": there is no option "verifyChian"' in ran.stderr
+
+
+def test_a_configuration_without_an_endpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "culvert.conf"
+    path.write_text("[s]\nclient = yes\naccept = 1\nconnect = 2\n")
+    ran = culvert("trace", "--attach", str(path))
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f'[!] {path} has no "admin"')
+
+
+def test_what_is_no_address_of_an_endpoint_is_refused() -> None:
+    ran = culvert("trace", "--attach", "--admin", "no port")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert '"no port" is no address: expected ' in ran.stderr
 
 
 def test_an_option_is_one_line() -> None:

@@ -26,7 +26,7 @@ SERVICE = """
 """
 
 OWN = """
-    include workers watch admin adminToken adminTokenFile
+    include workers watch admin adminToken adminTokenFile trace
     alpn keylog healthCheck maxConnections maxConnectionsPerIP maxHandshakes acceptRate
     acceptProxy trustProxy proxyProtocol allowFrom denyFrom socksAllow drainTimeout reloadDrainTimeout
     logFormat

@@ -13,6 +13,7 @@ from culvert.trace import (
     Closed,
     Direction,
     FormatError,
+    Joined,
     Lost,
     Opened,
     Record,
@@ -30,7 +31,8 @@ NUMBERS = st.integers(0, 65535)
 DIRECTIONS = st.sampled_from(Direction)
 ENDPOINTS = st.tuples(NAMES, NUMBERS)
 EVENTS = st.one_of(
-    st.builds(Opened, NAMES, TIMES, TIMES, NAMES, ENDPOINTS, ENDPOINTS),
+    st.builds(Joined, TIMES, NUMBERS, NUMBERS),
+    st.builds(Opened, NAMES, TIMES, TIMES, NAMES, ENDPOINTS, ENDPOINTS, NAMES),
     st.builds(
         Record,
         NAMES,

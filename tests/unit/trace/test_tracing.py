@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from culvert.trace import Lost, Opened, Record, Tap, TraceEvent, Tracing, Wants, Wire
+from culvert.trace.tracing import Choice
 
 
 class Stream:
@@ -43,7 +44,7 @@ def test_nothing_is_traced_until_somebody_asks() -> None:
 
 def test_only_the_service_that_is_asked_for() -> None:
     tracing = ticking()
-    tracing.subscribe(Wants(), lambda: None, service="mail")
+    tracing.subscribe(Wants(), lambda: None, Choice(["mail"]))
     assert tracing.tap("1", "web", Stream(), server=True) is None
     assert tracing.tap("1", "mail", Stream(), server=True) is not None
 
@@ -114,6 +115,37 @@ def test_what_a_slow_reader_misses_is_counted_and_its_place_is_known() -> None:
     (after,) = subscription.take()
     assert isinstance(after, Wire)
     assert after.offset == 5000
+
+
+def test_only_the_connection_that_is_asked_for() -> None:
+    tracing = ticking()
+    tracing.subscribe(Wants(), lambda: None, Choice(["web"], "7"))
+    assert tracing.tap("6", "web", Stream(), server=True) is None
+    assert tracing.tap("7", "mail", Stream(), server=True) is None
+    assert tracing.tap("7", "web", Stream(), server=True) is not None
+
+
+def test_connections_of_one_name_in_the_log_are_told_apart() -> None:
+    tracing = ticking()
+    subscription = tracing.subscribe(Wants(), lambda: None)
+    for _ in range(2):
+        tap(tracing)
+    opened = [event for event in subscription.take() if isinstance(event, Opened)]
+    assert [event.ident for event in opened] == ["1", "1"]
+    assert len({event.connection for event in opened}) == 2
+
+
+def test_what_waits_can_be_taken_in_parts() -> None:
+    tracing = ticking()
+    subscription = tracing.subscribe(Wants(wire=True), lambda: None, limit=4000)
+    one = tap(tracing)
+    for _ in range(10):
+        one.wire(memoryview(b"x" * 1000), sent=True)
+    assert kinds(subscription.take(300)) == ["Opened", "Wire"]
+    assert kinds(subscription.take(1)) == ["Wire"]
+    assert kinds(subscription.take()) == ["Lost"]
+    one.wire(memoryview(b"y" * 3000), sent=True)  # there is room again
+    assert kinds(subscription.take()) == ["Wire"]
 
 
 def test_a_reader_who_has_gone_gets_nothing() -> None:

@@ -18,7 +18,8 @@ from culvert.trace import Subscription, TraceEvent
 from culvert.trace.dissection import Dissector, ShownRecord, as_object
 from culvert.trace.pcapng import CaptureWriter
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a trace."""
 
 
 class CaptureFile:
@@ -108,7 +109,7 @@ class Output:
             stopped.append(number)
             waiting.set()
 
-        for number in _SIGNALS:
+        for number in SIGNALS:
             loop.add_signal_handler(number, stop, number)
         while not stopped:
             await waiting.wait()

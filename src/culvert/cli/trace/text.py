@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from culvert.cli.faults import printable
-from culvert.trace.dissection import Connection, End, Gap, Shown, ShownRecord
+from culvert.trace.dissection import Connection, End, Gap, Shown, ShownRecord, Start
 from culvert.trace.events import Endpoint
 from culvert.trace.extensions import Field
 from culvert.trace.messages import Message
@@ -19,11 +19,14 @@ _BYTES_IN_LINE = 16
 def lines(shown: Shown) -> Iterator[str]:
     """The lines for one thing to show, without their ends."""
     match shown:
+        case Start():
+            missed = f": {shown.missed} connection(s) had begun before, and cannot be shown"
+            yield f"(process {shown.process} is seen from here on{missed if shown.missed else ''})"
         case Connection():
             began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(shown.wall))
             yield printable(
                 f"Connection {shown.number}: {_end(shown.client)} to {_end(shown.server)}, "
-                f"service [{shown.service}], {began}"
+                f"service [{shown.service}]{f', {shown.ident} in the log' if shown.ident else ''}, {began}"
             )
         case ShownRecord():
             yield from _record(shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from culvert.config.addresses import ADMIN
 from culvert.config.options.option import Option, Scope
-from culvert.config.values import PATH, TOKEN
+from culvert.config.values import PATH, TOKEN, YES_NO
 
 ADMINISTRATION = (
     Option(
@@ -28,5 +28,13 @@ ADMINISTRATION = (
         PATH,
         "file that holds this token",
         global_field="admin",
+    ),
+    Option(
+        "trace",
+        Scope.SERVICE,
+        YES_NO,
+        "yes|no let the admin endpoint show all that is carried, in clear",
+        default=False,
+        service_fields=("trace",),
     ),
 )
