@@ -72,6 +72,7 @@ class Action(enum.Enum):
     END = "end"
     LEVEL = "level"
     RELOAD = "reload"
+    STOP = "stop"
     TRACE = "trace"
 
 

@@ -114,7 +114,7 @@ class Generation:
             bound.sock.close()
         ledger.claim(serves=False)
         self.close_jail()
-        overview = Overview(self.services, ledger)
+        overview = Overview(self.services, ledger, os.getppid())
 
         def make() -> AdminProcess:
             endpoint = Endpoint(door, overview, Supervised(control, ledger), self.main)

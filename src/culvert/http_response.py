@@ -28,10 +28,15 @@ class HttpError(CulvertError):
 
 
 class ResponseReader:
-    """Reads one response with status 200. `feed` it until it says so, then take `body`."""
+    """Reads one response. `feed` it until it says that it is complete, then take `body`.
 
-    def __init__(self, body_limit: int) -> None:
+    Where not `any_status` will do it must be 200; `status` is 0 until it is known.
+    """
+
+    def __init__(self, body_limit: int, *, any_status: bool = False) -> None:
         self._limit = body_limit
+        self._any_status = any_status
+        self.status = 0
         self._buffer = bytearray()
         self._head_bytes = 0
         self._body = bytearray()
@@ -88,8 +93,9 @@ class ResponseReader:
             return True  # an interim response: the real one follows
         if 300 <= code < 400:
             raise HttpError(f"status {code}: redirections are not followed")
-        if code != 200:
+        if code != 200 and not self._any_status:
             raise HttpError(f"status {code}")
+        self.status = code
         self._frame(fields)
         return True
 
@@ -98,7 +104,9 @@ class ResponseReader:
         codings = [value.lower() for name, value in fields if name == b"transfer-encoding"]
         lengths = {value for name, value in fields if name == b"content-length"}
         self._in_body = True
-        if codings:
+        if self.status == 204:  # without a body, whatever the fields say
+            self._complete = True
+        elif codings:
             if codings != [b"chunked"] or lengths:
                 raise HttpError("the response's length is ambiguous")
             self._chunked = True

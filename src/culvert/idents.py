@@ -10,6 +10,9 @@ from collections.abc import Iterator
 BLOCK = 16
 """Numbers that a process takes at once: the lock then costs a connection next to nothing."""
 
+MEMORY_NAME = "culvert-connection-numbers"
+"""What the memory is called in /proc: every process of a daemon holds it, and no other program."""
+
 _SIZE = 8
 
 
@@ -17,7 +20,7 @@ class ConnectionNumbers:
     """A count in memory that is shared by every process forked after it was made."""
 
     def __init__(self) -> None:
-        self._fd = os.memfd_create("culvert-connection-numbers")
+        self._fd = os.memfd_create(MEMORY_NAME)
         weakref.finalize(self, os.close, self._fd)
         os.pwrite(self._fd, bytes(_SIZE), 0)
 

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from culvert.admin.endpoint import Endpoint
 
 
+_STOP_PAUSE = 0.05
+"""Seconds between the answer to a request for the daemon's end, and that end."""
+
+
 class SingleProcess:
     """Serves what `build` makes, in this process, until a signal ends it."""
 
@@ -156,7 +160,7 @@ class SingleProcess:
             return None
         from culvert.admin.endpoint import Endpoint  # noqa: PLC0415  its libraries are for those who ask for it
 
-        overview = Overview(generation.services, generation.ledger)
+        overview = Overview(generation.services, generation.ledger, os.getpid())
         endpoint = Endpoint(generation.door, overview, _Operations(self), generation.main)
         endpoint.start()
         return endpoint
@@ -294,6 +298,11 @@ class SingleProcess:
         self.perform(Request(Action.LEVEL, level=level, service=service))
         self._log.notice(changed(level, service))
 
+    def stop(self) -> None:
+        """Do what SIGTERM does."""
+        self._log.notice("The end was asked for over the admin endpoint")
+        self._stop()
+
     async def reload(self) -> Outcome:
         """Load the configuration again."""
         self._log.notice("A reload was asked for over the admin endpoint")
@@ -370,6 +379,10 @@ class _Operations:
 
     async def reload(self) -> Outcome:
         return await self._process.reload()
+
+    async def stop(self) -> None:
+        # The answer goes out first: without a time to drain, the loop ends with this turn.
+        asyncio.get_running_loop().call_later(_STOP_PAUSE, self._process.stop)
 
     def trace(self, service: str | None, ident: str, wants: Wants) -> Attachment:
         return self._process.attach(Request(Action.TRACE, ident, service=service, wants=wants))

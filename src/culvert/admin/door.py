@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from culvert.admin.token import read_token
 from culvert.config.model import AdminOptions, GlobalOptions
-from culvert.errors import ConfigurationError, os_reason
 from culvert.listen import Binder, Bound
 from culvert.resolve import SocketAddress
-
-_TOKEN_LIMIT = 4096
-"""Bytes of a token's file: a token has a few dozen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +37,4 @@ def open_door(options: GlobalOptions, binder: Binder) -> Door | None:
 def _token(admin: AdminOptions, options: GlobalOptions) -> bytes | None:
     if admin.token_file is None:
         return None if admin.token is None else admin.token.encode()
-    where = options.locations.get("adminTokenFile")
-    try:
-        with Path(admin.token_file).open("rb") as file:
-            token = file.read(_TOKEN_LIMIT + 1).strip()
-    except OSError as error:
-        raise ConfigurationError.single(
-            f"Cannot read the token in {admin.token_file}: {os_reason(error)}", where
-        ) from None
-    if not token or len(token) > _TOKEN_LIMIT or not all(b"!"[0] <= one <= b"~"[0] for one in token):
-        raise ConfigurationError.single(
-            f"{admin.token_file} holds no token: one line of visible ASCII characters is expected", where
-        )
-    return token
+    return read_token(admin.token_file, options.locations.get("adminTokenFile"))

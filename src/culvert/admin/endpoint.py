@@ -47,6 +47,7 @@ class Endpoint:
         self._writes: dict[str, Route] = {
             "/reload": self._reload,
             "/level": self._level,
+            "/stop": self._stop,
             "/trace": self._trace,
         }
         self._log = log
@@ -172,6 +173,10 @@ class Endpoint:
         how = ", with what is carried in clear" if chosen.data or chosen.secrets else ""
         self._log.notice(f"A trace of {whose} was asked for over the admin endpoint{how}")
         return self._operations.trace(service, ident, chosen)
+
+    async def _stop(self, _: Request) -> Response:
+        await self._operations.stop()
+        return document({"stop": "under way"}, HTTPStatus.ACCEPTED)
 
     async def _reload(self, _: Request) -> Response:
         match await self._operations.reload():

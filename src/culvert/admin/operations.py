@@ -68,6 +68,9 @@ class Operations(Protocol):
     def trace(self, service: str | None, ident: str, wants: Wants) -> Streamed:
         """Show connections that begin from now on, of all processes and generations. Raises Refused."""
 
+    async def stop(self) -> None:
+        """Have the daemon drain and end; a second time, end what is left."""
+
 
 class Supervised:
     """Has it done by the supervisor: a request, and a socket that whoever answers writes to."""
@@ -97,6 +100,9 @@ class Supervised:
 
     def trace(self, service: str | None, ident: str, wants: Wants) -> Streamed:
         return Attachment(self._send(Request(Action.TRACE, ident, service=service, wants=wants)))
+
+    async def stop(self) -> None:
+        await self._ask(Request(Action.STOP))
 
     async def _ask(self, request: Request) -> tuple[list[dict[str, Any]], bool]:
         """Send a request to the supervisor; what is answered, and whether everybody has in time."""

@@ -77,11 +77,12 @@ class View:
 
 
 class Overview:
-    """Looks at the services `prepared` by what `ledger` has of them."""
+    """Looks at the services `prepared` by what `ledger` has of them; `pid` is the daemon's own."""
 
-    def __init__(self, prepared: tuple[Prepared, ...], ledger: Ledger) -> None:
+    def __init__(self, prepared: tuple[Prepared, ...], ledger: Ledger, pid: int) -> None:
         self._prepared = prepared
         self._ledger = ledger
+        self._pid = pid
 
     @property
     def names(self) -> frozenset[str]:
@@ -108,6 +109,7 @@ class Overview:
         return {
             "format": STATUS_VERSION,
             "version": __version__,
+            "pid": self._pid,
             "time": time.time(),
             "since": totals[Cell.SINCE],
             "ready": not view.obstacles(),

@@ -1,4 +1,4 @@
-"""The commands for people, by Typer: ca, check, demo, options, trace, version; and the help on all of them.
+"""The commands for people, by Typer; and the help on all of them.
 
 `dispatch` takes the well-formed calls of `run` and everything under stunnel's name before this module is
 imported. They stand here too for the help, the completion and the messages on a wrong use.
@@ -17,8 +17,10 @@ from culvert.cli import check as checking
 from culvert.cli import options as listing
 from culvert.cli.ca import ca_app
 from culvert.cli.console import open_console
+from culvert.cli.daemon.commands import add_to
 from culvert.cli.demo import run_demo
 from culvert.cli.faults import CONFIGURATION_STATUS, say
+from culvert.cli.invocation import invoke
 from culvert.cli.running import run_file
 from culvert.cli.stunnel import stunnel as run_stunnel
 from culvert.cli.trace import trace
@@ -35,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(ca_app)
 app.command()(trace)
+add_to(app)
 
 
 class Format(enum.StrEnum):
@@ -46,11 +49,7 @@ class Format(enum.StrEnum):
 
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
-    try:
-        app(args=list(arguments), prog_name="culvert")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    return 0
+    return invoke(app, arguments)
 
 
 @app.command()

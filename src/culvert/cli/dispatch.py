@@ -15,7 +15,10 @@ from pathlib import Path
 
 from culvert.cli.faults import CONFIGURATION_STATUS, guard, say
 
-COMMANDS = ("ca", "check", "demo", "options", "run", "stunnel", "trace", "version")
+DAEMON_COMMANDS = ("connections", "level", "reload", "status", "stop", "top")
+"""About a daemon that runs: scripts call them again and again, so they load nothing of the others."""
+
+COMMANDS = (*DAEMON_COMMANDS, "ca", "check", "demo", "options", "run", "stunnel", "trace", "version")
 STUNNEL_NAMES = ("stunnel", "stunnel4")
 
 
@@ -68,6 +71,10 @@ def _stunnel(arguments: Sequence[str]) -> int:
 
 
 def _typer(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] in DAEMON_COMMANDS:
+        from culvert.cli.daemon.commands import run_daemon_command  # noqa: PLC0415
+
+        return run_daemon_command(arguments)
     from culvert.cli.commands import run_command  # noqa: PLC0415
 
     return run_command(arguments)

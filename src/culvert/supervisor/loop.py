@@ -34,7 +34,7 @@ from culvert.supervisor.contract import Build, Generation
 from culvert.supervisor.process import Worker, fork_worker, main_channel
 from culvert.supervisor.replacement import Replacement, Replacements
 from culvert.supervisor.requests import Means
-from culvert.supervisor.signals import SignalPipe, signal_name
+from culvert.supervisor.signals import SignalPipe, hold_back_ends, signal_name
 from culvert.supervisor.timing import LONGEST_WAIT, TIMING, Timing
 from culvert.supervisor.watchdog import Watchdog
 from culvert.supervisor.workforce import Workforce
@@ -131,6 +131,7 @@ class Supervisor:
         self._log.error(text)
 
     def _leave(self) -> None:
+        hold_back_ends()
         self._renewal.end()
         if self._current is not None:
             self._current.retire(None)
@@ -164,7 +165,7 @@ class Supervisor:
             if self._candidate is not None and all(one.ready for one in self._workers.of(self._candidate)):
                 self._commit(self._candidate)
         elif message.startswith(REQUEST):
-            means = Means(self._log, self._set_log_level, self._reload)
+            means = Means(self._log, self._set_log_level, self._reload, self._stop)
             requests.obey(worker, message, self._workers, means)
         else:
             self._announce_when_drained()

@@ -18,6 +18,7 @@ class Means:
     log: Channel
     set_level: Callable[[int, str | None], None]
     reload: Callable[[], None]
+    stop: Callable[[], None]
 
 
 def obey(asking: Worker, message: bytes, workforce: Workforce, means: Means) -> None:
@@ -36,6 +37,11 @@ def obey(asking: Worker, message: bytes, workforce: Workforce, means: Means) -> 
         if request.action is Action.RELOAD:
             means.log.notice("A reload was asked for over the admin endpoint")
             means.reload()
+            return
+        if request.action is Action.STOP:
+            means.log.notice("The end was asked for over the admin endpoint")
+            asking.close_passed()  # it answers while it may
+            means.stop()
             return
         if request.action is Action.LEVEL:
             means.set_level(request.level, request.service)

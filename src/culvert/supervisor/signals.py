@@ -35,6 +35,11 @@ def _take_note(number: int, frame: object) -> None:
     """Do nothing: the interpreter has written the number to the pipe, and the loop acts on it."""
 
 
+def hold_back_ends() -> None:
+    """Block the signals that end the daemon, which has ended: one that comes now would change its status."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT))
+
+
 def signal_name(number: int) -> str:
     """The name of a signal; the real-time ones have none."""
     try:

@@ -138,3 +138,10 @@ def test_completion_lists_the_commands() -> None:
     script = Path(sys.executable).with_name("culvert")
     result = execute(["env", *assignments, str(script)])
     assert {"check", "demo", "options", "run"} <= set(result.stdout.split())
+
+
+def test_the_commands_about_a_daemon_load_no_tls() -> None:
+    heavy = ["OpenSSL", "asyncio", "cryptography", "culvert.supervisor"]
+    program = "import sys, culvert.cli.daemon.commands; print(*[n for n in sys.argv[1:] if n in sys.modules])"
+    result = execute([sys.executable, "-c", program, *heavy])
+    assert (result.stdout, result.stderr) == ("\n", "")

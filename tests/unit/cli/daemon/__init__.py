@@ -1,0 +1,1 @@
+"""A daemon that runs, as seen from outside."""

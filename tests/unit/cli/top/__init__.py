@@ -1,0 +1,1 @@
+"""The live display, without a terminal."""
