@@ -221,7 +221,8 @@ class TestReload:
                 daemon.send_signal(signal.SIGUSR1)
             assert admin.post("/reload").status == 200
         say_tls(port, certificates.ca.cert)
-        eventually(lambda: sum(held()) <= sum(before), "no more descriptors than before")
+        # One that a reload loses would be there fifteen times; a few come and go.
+        eventually(lambda: sum(held()) < sum(before) + 5, "no more descriptors than before")
         assert daemon.memory() < memory + (6 << 20)
 
     @processes
