@@ -30,8 +30,8 @@ from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFil
 from culvert.idents import ConnectionNumbers
 from culvert.ledger import Ledger
 from culvert.listen import Binder, Bound, Listener, Owner
-from culvert.log import Channel, Level, Log, open_log
-from culvert.metrics import Event, note
+from culvert.log import KINDS, Channel, Level, Log, open_log
+from culvert.metrics import Event, loss_counter, note
 from culvert.service import Prepared
 from culvert.source import Source
 from culvert.tally import Cell
@@ -112,6 +112,7 @@ class Generation:
 
         for bound in self._listening():
             bound.sock.close()
+        ledger.claim(serves=False)
         self.close_jail()
         overview = Overview(self.services, ledger, os.getppid())
 
@@ -157,6 +158,16 @@ class Generation:
     def disown(self, heir: Generation) -> None:
         for bound in self._without(heir):
             bound.sock.close()
+
+    def turn_away(self, successor: Generation) -> None:
+        """Let nobody connect any more to what `successor` does not share, before its queue is emptied."""
+        for bound in self._without(successor):
+            bound.turn_away()
+
+    def turn_away_clients(self) -> None:
+        """Let no client connect any more, before the queues are emptied."""
+        for bound in self._listening():
+            bound.turn_away()
 
     def stop_listening(self) -> None:
         for bound in self._listening():
@@ -290,6 +301,8 @@ class _Build:
             self._binder.undo()
             raise
         try:
+            if ledger is not None and options.admin is not None:
+                log.count_losses(loss_counter(ledger.tally(DAEMON), KINDS))
             main = log.channel(options.debug, "main")
             self._report(configuration, main)
             _report_lifetimes(services, contexts, main)

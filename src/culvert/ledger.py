@@ -37,6 +37,9 @@ WAYS = 8
 ENTRIES = 16384
 """Addresses that a table holds: 192 kB a process, whatever the clients do."""
 
+_HELPER = 1 << 31
+"""What the owner of a slot is marked with that does not serve: more than any process's number (proc(5))."""
+
 _NAMES_BYTE = 1 << 20
 """The byte of the lock on the directory of labels: beyond those of any number of buckets."""
 
@@ -71,15 +74,19 @@ class Ledger:
         self._failures: Failures | None = None
         self._changing = _numbers(1)
 
-    def claim(self) -> None:
-        """Take a slot for this process, unless it has one. Raises OSError where none is free."""
+    def claim(self, *, serves: bool = True) -> None:
+        """Take a slot for this process, unless it has one. Raises OSError where none is free.
+
+        One that does not serve counts, but is no one of `processes`.
+        """
         if self._process == os.getpid():
             return
         with self._lock:
             slot = next((slot for slot in range(SLOTS) if not self._owners[1 + slot]), None)
             if slot is None:
                 raise OSError(f"{SLOTS} processes hold connections already")
-            self._process = self._owners[1 + slot] = os.getpid()
+            self._process = os.getpid()
+            self._owners[1 + slot] = self._process if serves else self._process | _HELPER
             self._owners[0] = max(self._owners[0], 1 + slot)
         self._slot = slot
         for count in self._counts.values():
@@ -94,9 +101,10 @@ class Ledger:
         with self._lock:
             used = self._owners[0]
             owners = self._owners[1 : 1 + used].tolist()
-            if process not in owners:
+            held = [slot for slot, owner in enumerate(owners) if owner & ~_HELPER == process]
+            if not held:
                 return
-            slot = owners.index(process)
+            slot = held[0]
             for count in self._counts.values():
                 count.empty(slot)
             if self._addresses is not None:
@@ -147,8 +155,8 @@ class Ledger:
         return self._failures
 
     def processes(self) -> int:
-        """How many processes hold something."""
-        return sum(1 for owner in self._owners[1 : 1 + self._owners[0]] if owner)
+        """How many processes serve, and hold something."""
+        return sum(1 for owner in self._owners[1 : 1 + self._owners[0]] if owner and not owner & _HELPER)
 
     def read(self) -> Mapping[str, Reading]:
         """What every tally says. No number of it is ever smaller at a later reading, gauges excepted."""

@@ -20,6 +20,7 @@ from culvert.address import Address, HostPort, UnixPath, show, unwrapped
 from culvert.config.model import Service, Transparent
 from culvert.errors import ConfigurationError, Location, os_reason
 from culvert.jail import Place
+from culvert.latecomers import turn_away
 from culvert.resolve import InternetAddress, SocketAddress, resolve
 
 BACKLOG = 4096
@@ -169,13 +170,21 @@ class Bound:
             self._owner = owner
 
     def close(self) -> None:
-        """Stop listening in this process; a Unix socket's file is removed."""
+        """Stop listening in this process; nobody connects to the socket any more, whoever has it. A Unix
+        socket's file is removed.
+        """
         if self.file is not None:
             # Replaced, or out of reach behind a jail or without root: the next start removes what is stale.
             with contextlib.suppress(OSError):
                 self.file.remove()
             self.file = None  # what is there from now on is somebody else's
+        self.turn_away()
         self.sock.close()
+
+    def turn_away(self) -> None:
+        """Let nobody connect any more: who waits can still be accepted, and after that nobody comes."""
+        if not self.passed:  # its owner goes on listening, and the next daemon on it
+            turn_away(self.sock)
 
 
 def _settings(service: Service, family: int) -> tuple[sockopt.Setting, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from culvert.tally import BOUNDS, Cell, Tally, write_target
 
@@ -129,9 +129,27 @@ class Counters:
         ) + "".join(f"; {name}: {found}" for name, family in lists if (found := str(family)))
 
 
+LOST = "lost"
+"""The family of the daemon's own tally that counts lost log lines."""
+
+
+def loss_counter(tally: Tally, kinds: Iterable[str]) -> Callable[[str], None]:
+    """What counts lost log lines in the daemon's own tally, in the row of whichever process calls it."""
+    family = Family(tally, LOST)
+    for kind in kinds:  # entered before the fork: a process that cannot log has no time to wait for a lock
+        tally.names.cell(LOST, kind)
+
+    def count(kind: str) -> None:
+        family[kind] += 1
+
+    return count
+
+
 class Event(enum.Enum):
     """What happens to the daemon itself."""
 
+    RELOAD_BEGUN = "reload begun"
+    RELOAD_QUEUED = "reload to begin when another one is over"
     RELOADED = "reloaded"
     RELOAD_FAILED = "reload failed"
     WORKER_REPLACED = "worker replaced"
@@ -142,12 +160,16 @@ def note(tally: Tally, event: Event) -> None:
     """Count an event in the daemon's own tally; for the parent of all processes alone."""
     row = tally.ended
     match event:
-        case Event.RELOADED:
-            row[Cell.RELOADS] += 1
+        case Event.RELOAD_BEGUN:
+            row[Cell.RELOADS_DUE] = row[Cell.RELOADS] + row[Cell.RELOADS_FAILED] + 1
+        case Event.RELOAD_QUEUED:
+            row[Cell.RELOADS_DUE] = row[Cell.RELOADS] + row[Cell.RELOADS_FAILED] + 2
+        case Event.RELOADED:  # who waits for the count then reads what came of it
             row[Cell.RELOAD_FAILED], row[Cell.RELOADED_AT] = 0, int(time.time())
+            row[Cell.RELOADS] += 1
         case Event.RELOAD_FAILED:
-            row[Cell.RELOADS_FAILED] += 1
             row[Cell.RELOAD_FAILED] = 1
+            row[Cell.RELOADS_FAILED] += 1
         case Event.WORKER_REPLACED:
             row[Cell.RESTARTS] += 1
         case Event.STOPPING:

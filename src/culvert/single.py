@@ -245,6 +245,7 @@ class SingleProcess:
     def _reload(self) -> None:
         if self._stopped.is_set():
             return
+        self._generation.note(Event.RELOAD_BEGUN)
         self._notifier.reloading()
         try:
             fresh = self._prepare()
@@ -308,9 +309,10 @@ class SingleProcess:
         generation = self._generation
         if generation.ledger is None:
             return Outcome.FAILED
-        before = operations.reloads(generation.ledger.tally(DAEMON))
+        daemon = generation.ledger.tally(DAEMON)
+        operations.refuse_while_stopping(daemon)
         self._reload()
-        return await operations.outcome(generation.ledger.tally(DAEMON), before)
+        return await operations.outcome(daemon)
 
     # Changed files.
 

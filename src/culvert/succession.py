@@ -51,6 +51,7 @@ class Succession:
         """Have this one serve from now on."""
         before, self._current = self._current, fresh
         if before is not None:
+            before.generation.turn_away(fresh.generation)
             before.worker.stop_accepting()
         fresh.worker.start()
         if before is not None:
@@ -63,6 +64,7 @@ class Succession:
         """Take no new connection, and let go of the addresses. Those that live go on."""
         if self._current is not None:
             current, self._current = self._current, None
+            current.generation.turn_away_clients()
             current.worker.abandon_listeners()
             current.generation.stop_listening()
             self._leave(current, None, succeeded=False)

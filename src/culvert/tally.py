@@ -57,6 +57,8 @@ class Cell(enum.IntEnum):
     RELOADED_AT = 2
     RELOAD_FAILED = 3
     STOPPING = 4
+    RELOADS_DUE = 5
+    """How many reloads will have worked or failed once those that were asked for are over."""
 
     ACCEPTED = GAUGES
     HANDSHAKES = GAUGES + 1

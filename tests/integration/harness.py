@@ -157,8 +157,8 @@ class Culvert:
     """One run of `culvert run FILE` (or another command that takes the file), in the foreground.
 
     `services` is the configuration behind `header` and `options` (more global lines); with `header=""` it is
-    the whole file. `workers=None` leaves the option out; `prefix` is a command that runs the daemon. Use
-    it as a context manager, or call `start` and `stop`.
+    the whole file. `workers=None` leaves the option out; `prefix` is a command that runs the daemon, which
+    gets `descriptors`. Use it as a context manager, or call `start` and `stop`.
     """
 
     def __init__(
@@ -171,6 +171,7 @@ class Culvert:
         workers: int | None = 1,
         command: Sequence[str] = ("run",),
         prefix: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
         stdin: int = subprocess.DEVNULL,
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -180,6 +181,7 @@ class Culvert:
         self._header = header + options + ("" if workers is None else f"workers = {workers}\n")
         self._command = command
         self._prefix = prefix
+        self._descriptors = descriptors
         self._stdin = stdin
         self.stopped = False
         self._mark = f"CULVERT_TEST_MARK={uuid.uuid4().hex}"
@@ -202,6 +204,7 @@ class Culvert:
             text=True,
             errors="replace",
             env={**os.environ, "TMPDIR": str(self.temporary), name: value, **self._environment},
+            pass_fds=self._descriptors,
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None

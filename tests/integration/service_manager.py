@@ -43,6 +43,20 @@ def passing(*sockets: str) -> list[str]:
     return [sys.executable, "-c", _LAUNCHER, *sockets, "--"]
 
 
+_HOLDER = """
+import os, sys
+
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def handing(listening: int) -> list[str]:
+    """A command that runs the command behind it with this listening socket, which it has itself."""
+    return [sys.executable, "-c", _HOLDER, str(listening)]
+
+
 class Manager:
     """Hears what a daemon says to NOTIFY_SOCKET, each message as a mapping of its assignments."""
 

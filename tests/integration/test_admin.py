@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import signal
 import socket
 import stat
@@ -18,7 +16,9 @@ from .certificates import Certificates
 from .daemon import children, fixed_ports
 from .echo import EchoServer, echo, finish, open_tls, say_tls
 from .harness import Culvert, eventually
-from .peers import TlsPeer, dial
+from .loading import listens_at
+from .metrics_text import faults, kinds
+from .peers import TlsPeer, client_context, dial
 
 Start = Callable[..., Culvert]
 
@@ -124,6 +124,31 @@ def test_what_is_no_tls_is_counted_by_its_reason(watched: Watched) -> None:
     eventually(
         lambda: watched.admin.metric("culvert_handshake_failures_total", **labels) == before + 1, "the count"
     )
+
+
+def test_the_text_is_what_a_server_and_promtool_take(watched: Watched) -> None:
+    watched.say()
+    text = watched.admin.ask("/metrics").body
+    assert not faults(text)
+    assert {"culvert_connections_total", "culvert_handshake_seconds"} <= kinds(text).keys()
+
+
+def test_no_label_is_what_a_peer_sent(watched: Watched) -> None:
+    before = {key for key in watched.admin.metrics() if key[0] != "culvert_handshake_failures_total"}
+    hello = client_context(trust=watched.trust)
+    for number in range(3):
+        peer = TlsPeer(dial(watched.port), hello, server=False, name=f"name{number}.example")
+        peer.handshake()
+        echo(peer)
+        finish(peer)
+        with dial(watched.port) as sock:
+            sock.sendall(b"GET /name%d HTTP/1.1\r\nHost: name.example\r\n\r\n" % number)
+            while sock.recv(100):
+                pass
+    watched.say()
+    after = watched.admin.metrics()
+    assert not [key for key in after if "name" in str(key[1])]
+    assert len({key for key in after if key[0] != "culvert_handshake_failures_total"} - before) <= 20
 
 
 def test_openmetrics_is_given_to_who_asks_for_it(watched: Watched) -> None:
@@ -233,21 +258,12 @@ def test_the_endpoint_comes_back_when_its_process_is_killed(watched: Watched) ->
         pytest.skip("it is in the only process")
     total = watched.total()
     mark = watched.daemon.log.mark()
-    os.kill(next(filter(_is_the_endpoint, children(watched.daemon.pid))), signal.SIGKILL)
+    os.kill(
+        next(one for one in children(watched.daemon.pid) if listens_at(one, watched.path)), signal.SIGKILL
+    )
     watched.daemon.await_log("was killed by SIGKILL", since=mark)
     eventually(lambda: watched.admin.ask("/healthz").status == 200, "the endpoint")
     assert watched.total() >= total
-
-
-def _is_the_endpoint(pid: int) -> bool:
-    """Whether this process listens on the endpoint's socket."""
-    links = []
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
-            links.append(str(fd.readlink()))
-    inodes = {match[1] for link in links if (match := re.match(r"socket:\[(\d+)\]", link))}
-    lines = Path("/proc/net/unix").read_text().splitlines()
-    return bool(inodes & {line.split()[6] for line in lines if line.endswith("/admin")})
 
 
 def test_a_dead_target_makes_it_not_ready_until_it_answers_again(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from .admin_client import Admin
 from .certificates import Certificates
 from .daemon import Detached, Jail, fixed_ports, needs_root
 from .echo import echo_service, say_tls
@@ -176,9 +177,11 @@ def test_it_is_found_again_after_a_restart(
 
 
 def test_what_it_did_not_hear_is_counted(
-    syslogd: Syslogd, culvert: Callable[..., Culvert], certificates: Certificates
+    syslogd: Syslogd, culvert: Callable[..., Culvert], certificates: Certificates, tmp_path: Path
 ) -> None:
-    daemon = culvert(echo_service(certificates), header=HEADER + "debug = info\n", workers=1)
+    admin = tmp_path / "admin"
+    header = f"{HEADER}debug = info\nadmin = {admin}\n"
+    daemon = culvert(echo_service(certificates), header=header, workers=1)
     syslogd.close()
     try:
         for _ in range(3):
@@ -191,7 +194,8 @@ def test_what_it_did_not_hear_is_counted(
     told = syslogd.wait("could not be written")
     assert (told["level"], told["id"]) == ("4", "main")
     daemon.send_signal(signal.SIGUSR2)
-    daemon.await_log(r"LOG5\[main\]: Log lines lost in process \d+: \d+ for syslog$")
+    lost = daemon.await_log(r"LOG5\[main\]: Log lines lost in process \d+: (\d+) for syslog$")
+    assert Admin(admin).metric("culvert_log_lines_lost_total", log="syslog") >= int(lost[1]) > 0
 
 
 def test_a_client_of_inetd_is_not_told_what_is_wrong(syslogd: Syslogd, tmp_path: Path) -> None:

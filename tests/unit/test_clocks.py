@@ -28,6 +28,7 @@ ALLOWED = {
     "cli/trace/text.py": "the same, printed",
     "metrics.py": "when the daemon was reloaded, for people",
     "admin/overview.py": "the time of a status document, and the days until a certificate expires",
+    "failures.py": "when a connection failed, for people",
     "generation.py": "the days until a certificate expires",
     "cli/commands.py": "the same",
     "cli/ca/commands.py": "when certificates are made and expire",

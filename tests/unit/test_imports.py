@@ -53,7 +53,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"trace"}),
     frozenset({"tls", "negotiate", "transparent"}),
     frozenset({"admission"}),
-    frozenset({"sockopt", "resolve", "http_response", "refusals", "program_log"}),
+    frozenset({"sockopt", "latecomers", "resolve", "http_response", "refusals", "program_log"}),
     frozenset({"log"}),
     frozenset({"jail", "descriptors", "description"}),
     frozenset({"config"}),

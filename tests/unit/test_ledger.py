@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from culvert.ledger import ENTRIES, TABLES, WAYS, Ledger
+from culvert.metrics import LOST, loss_counter
 
 from .forked import bound_life, in_child
 
@@ -47,6 +48,25 @@ def held_elsewhere(ledger: Ledger, take: Callable[[], object]) -> Iterator[int]:
 def end(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+class TestProcesses:
+    def test_one_that_helps_counts_but_does_not_serve(self) -> None:
+        ledger = Ledger()
+        count = loss_counter(ledger.tally(""), ["file"])
+        ledger.claim(serves=False)
+        assert ledger.processes() == 0
+        count("file")
+        assert ledger.read()[""].family(LOST) == {"file": 1}
+
+    def test_what_it_counted_outlives_it(self) -> None:
+        ledger = Ledger()
+        count = loss_counter(ledger.tally(""), ["file"])
+        ledger.claim(serves=False)
+        count("file")
+        ledger.bury(os.getpid())
+        assert ledger.tally("").ended[ledger.tally("").names.cell(LOST, "file")] == 1
+        assert ledger.read()[""].family(LOST) == {"file": 1}
 
 
 class TestCount:

@@ -15,6 +15,8 @@ from prometheus_client.registry import Collector
 
 from culvert.admin.overview import Overview, ServiceView, View, certificates
 from culvert.errors import Unreached
+from culvert.log import KINDS
+from culvert.metrics import LOST
 from culvert.stream import End
 from culvert.tally import Cell
 from culvert.tls.failure import Cause
@@ -110,6 +112,10 @@ def _daemon(view: View) -> Iterator[Metric]:
     reloads.add_metric(["success"], totals[Cell.RELOADS])
     reloads.add_metric(["failure"], totals[Cell.RELOADS_FAILED])
     yield reloads
+    lost = CounterMetricFamily("culvert_log_lines_lost", "Log lines that nobody took", labels=["log"])
+    for kind in KINDS:
+        lost.add_metric([kind], view.daemon.family(LOST).get(kind, 0))
+    yield lost
     yield CounterMetricFamily(
         "culvert_worker_restarts", "Workers that died and were replaced", value=totals[Cell.RESTARTS]
     )

@@ -94,9 +94,9 @@ class Supervised:
         await self._ask(Request(Action.LEVEL, level=level, service=service))
 
     async def reload(self) -> Outcome:
-        before = reloads(self._daemon)
+        refuse_while_stopping(self._daemon)
         await self._ask(Request(Action.RELOAD))
-        return await outcome(self._daemon, before)
+        return await outcome(self._daemon)
 
     def trace(self, service: str | None, ident: str, wants: Wants) -> Streamed:
         return Attachment(self._send(Request(Action.TRACE, ident, service=service, wants=wants)))
@@ -138,18 +138,18 @@ def listing(answers: list[dict[str, Any]], limit: int) -> Listing:
     return Listing(connections[:limit], sum(answer.get("total", 0) for answer in answers))
 
 
-def reloads(daemon: Tally) -> tuple[int, int]:
-    """How many reloads have succeeded, and how many have failed."""
-    return daemon.ended[Cell.RELOADS], daemon.ended[Cell.RELOADS_FAILED]
+def refuse_while_stopping(daemon: Tally) -> None:
+    """Raises Refused where no reload will be done any more."""
+    if daemon.ended[Cell.STOPPING]:
+        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "the daemon is stopping")
 
 
-async def outcome(daemon: Tally, before: tuple[int, int]) -> Outcome:
-    """What comes of a reload that was asked for when `reloads` was `before`."""
+async def outcome(daemon: Tally) -> Outcome:
+    """What comes of a reload that has just been asked for, which may have to wait for another one."""
+    row = daemon.ended
+    due = row[Cell.RELOADS_DUE]
     for _ in range(int(RELOAD_PATIENCE / _LOOK)):
-        done, failed = reloads(daemon)
-        if done > before[0]:
-            return Outcome.DONE
-        if failed > before[1]:
-            return Outcome.FAILED
+        if row[Cell.RELOADS] + row[Cell.RELOADS_FAILED] >= due:
+            return Outcome.FAILED if row[Cell.RELOAD_FAILED] else Outcome.DONE
         await asyncio.sleep(_LOOK)
     return Outcome.UNDER_WAY

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from culvert.failures import Failure
 from culvert.ledger import Ledger
 from culvert.log import clean
+from culvert.metrics import LOST
 from culvert.service import Prepared
 from culvert.tally import Cell, Reading
 from culvert.tls.lifetime import Lifetime
@@ -116,6 +117,7 @@ class Overview:
             "draining": view.draining,
             "workers": view.processes,
             "worker_restarts": totals[Cell.RESTARTS],
+            "log_lines_lost": view.daemon.family(LOST),
             "reloads": {
                 "succeeded": totals[Cell.RELOADS],
                 "failed": totals[Cell.RELOADS_FAILED],

@@ -3,9 +3,10 @@
 from culvert.log.channel import Channel, Log, changed, shown
 from culvert.log.lines import TEXT_LIMIT, Entry, Fields, JsonLines, Level, Lines, TextLines, clean
 from culvert.log.opening import open_log
-from culvert.log.sinks import SYSLOG_PATH, FileSink, Sink, SyslogSink, is_journal
+from culvert.log.sinks import KINDS, SYSLOG_PATH, FileSink, Sink, SyslogSink, is_journal
 
 __all__ = [
+    "KINDS",
     "SYSLOG_PATH",
     "TEXT_LIMIT",
     "Channel",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from culvert.config.model import Debug
 from culvert.errors import os_reason
@@ -70,6 +71,11 @@ class Log:
         for sink in self._sinks:
             found[sink.kind] += sink.losses.total
         return +found
+
+    def count_losses(self, count: Callable[[str], None]) -> None:
+        """Have `count` called with the kind of the sink (one of `KINDS`) for each line that is lost."""
+        for sink in self._sinks:
+            sink.losses.on_loss = functools.partial(count, sink.kind)
 
     def begin_anew(self) -> None:
         """To be called in a forked process: what was lost before is its parent's to tell of."""

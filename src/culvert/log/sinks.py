@@ -25,18 +25,29 @@ _RECONNECT_PAUSE = 1.0
 _NOTICE_PAUSE = 1.0
 
 
+KINDS = ("file", "stderr", "stdout", "syslog")
+"""What losses are counted by: where the lines were to go."""
+
+
+def _nothing() -> None:
+    pass
+
+
 class Losses:
     """The lines that a sink has lost in this process: all of them, and those that it has not told of yet."""
 
-    __slots__ = ("total", "untold")
+    __slots__ = ("on_loss", "total", "untold")
 
     def __init__(self) -> None:
         self.total = 0
         self.untold = 0
+        self.on_loss: Callable[[], None] = _nothing
+        """Called for each of them."""
 
     def add(self) -> None:
         self.total += 1
         self.untold += 1
+        self.on_loss()
 
     def entry(self, facility: int) -> Entry:
         """What tells of those that nobody was told of."""

@@ -54,7 +54,7 @@ class Supervisor:
         self._workers = Workforce(timing.stop, lambda: self._log)
         self._replacements = Replacements(timing.pause_first, timing.pause_last)
         self._announce_by = math.inf
-        self._reload_again = False
+        self._reload_again = self._reloads = False
         self._stopping = False
         self._drain: Drain | None = None
         self._status = ExitStatus.OK
@@ -228,7 +228,9 @@ class Supervisor:
             return
         if self._reloading:
             self._reload_again = True
+            self._note(Event.RELOAD_QUEUED)
             return
+        self._note(Event.RELOAD_BEGUN)
         self._notifier.reloading()
         try:
             candidate = self._prepare()
@@ -274,10 +276,10 @@ class Supervisor:
         self._log = main_channel(new)
         self._replacements.clear()
         self._announce_by = time.monotonic() + self._timing.drain
+        self._reloads = old is not None
         if old is not None:
+            old.retire(new)  # first: its workers take what waits until nobody else has the socket
             self._workers.drain(self._workers.of(old), new.options.reload_drain_timeout)
-            old.retire(new)
-            self._note(Event.RELOADED)
             self._close_log(old)
         self._renewal.follow(new.watched)
         self._announce_when_drained()
@@ -290,6 +292,8 @@ class Supervisor:
 
     def _announce(self) -> None:
         self._announce_by = math.inf
+        if self._reloads:
+            self._note(Event.RELOADED)
         if self._current is not None:
             self._current.announce()
             self._announce_to_manager(self._current.summary)
@@ -442,15 +446,15 @@ class Supervisor:
         patience = self._current.options.drain_timeout if self._current is not None else 0.0
         self._drain = Drain(self._log, patience)
         self._notifier.stopping(patience)
-        if self._drain.waits:
-            self._workers.finish()
-        else:
-            self._workers.stop_all()
         if self._candidate is not None:
             self._candidate.retire(self._current)
             self._candidate = None
         if self._current is not None:
             self._current.stop_listening()
+        if self._drain.waits:
+            self._workers.finish()
+        else:
+            self._workers.stop_all()
 
     def _tell_what_is_waited_for(self) -> None:
         """Once every worker has said how many connections it has."""
@@ -458,14 +462,6 @@ class Supervisor:
             return
         if all(worker.draining for worker in self._workers):
             self._notifier.status(self._drain.waiting(sum(worker.connections for worker in self._workers)))
-
-    def end_worker(self, pid: int) -> bool:
-        """End a worker that is left from before a reload, with its connections; False where this is none."""
-        for worker in self._workers.leaving(self._current):
-            if worker.pid == pid and worker.generation is not self._candidate:
-                self._workers.stop(worker)
-                return True
-        return False
 
     def _set_log_level(self, level: int, service: str | None) -> None:
         """Change the level of what is logged here, of one service or of everything, until the next reload.

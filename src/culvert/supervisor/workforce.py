@@ -55,6 +55,7 @@ class Workforce:
         self._attached.close()
         for worker in self:
             worker.channel.close()
+            worker.close_passed()
 
     def remove(self, pid: int) -> Worker | None:
         """Let go of one that was reaped; None where the pid is nobody's here."""
