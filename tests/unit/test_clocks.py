@@ -31,6 +31,8 @@ ALLOWED = {
     "failures.py": "when a connection failed, for people",
     "generation.py": "the days until a certificate expires",
     "cli/commands.py": "the same",
+    "cli/daemon/orders.py": "the same",
+    "cli/top/columns.py": "when a connection failed, shown",
     "cli/ca/commands.py": "when certificates are made and expire",
     "cli/demo/authority.py": "the same",
     "revocation.py": "whether an OCSP answer is in its time",
