@@ -1,0 +1,88 @@
+"""Messages in a stream: three bytes in front of each, its kind and its length.
+
+     0        1                 3
+    +--------+-----------------+---------------------+--------------------- - -
+    |  kind  | length (16 bit) | virtio header (10)  |  length bytes
+    +--------+-----------------+---------------------+--------------------- - -
+                                 OFFLOADED alone
+
+The length counts the body alone, without the virtio header: so 16 bits are enough for the longest packet.
+A stream of whole messages is cut in place, without a copy; only what is left of one that is not complete yet
+is kept. Nothing of a length that no message may have is ever waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from culvert.vpn.transport import MESSAGE_LIMIT, VIRTIO, FrameError, Kind
+
+HEADER = 3
+"""Bytes in front of each message."""
+
+LONGEST = HEADER + VIRTIO + 65535
+"""Bytes of the longest message with its header."""
+
+_KINDS = {int(kind): kind for kind in Kind}
+_LIMITS = {
+    **dict.fromkeys((Kind.HELLO, Kind.BYE), MESSAGE_LIMIT),
+    **dict.fromkeys((Kind.PING, Kind.PONG), 64),
+    **dict.fromkeys((Kind.PACKET, Kind.OFFLOADED), 65535),
+}
+_EXTRA = {int(kind): VIRTIO if kind is Kind.OFFLOADED else 0 for kind in Kind}
+
+Message = tuple[Kind, memoryview]
+"""A message: its kind, and its body with the virtio header that it may begin with."""
+
+
+def message(kind: Kind, body: bytes) -> bytes:
+    """A whole message that is no OFFLOADED packet. Raises ValueError for a body that is too long."""
+    if len(body) > _LIMITS[kind]:
+        raise ValueError(f"{kind.name} with {len(body)} bytes: {_LIMITS[kind]} at most")
+    return bytes((kind, len(body) >> 8, len(body) & 0xFF)) + body
+
+
+def write_header(buffer: bytearray, end: int, kind: int, length: int) -> None:
+    """Put a message's header into `buffer` so that it ends at `end`."""
+    buffer[end - 3] = kind
+    buffer[end - 2] = length >> 8
+    buffer[end - 1] = length & 0xFF
+
+
+class Cutter:
+    """Cuts what a stream brings into messages."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    @property
+    def kept(self) -> int:
+        """How many bytes of a message that is not complete are kept."""
+        return len(self._rest)
+
+    def feed(self, data: memoryview) -> Iterator[Message]:
+        """The messages that are complete with `data`, valid until the next step. To be run to its end.
+
+        Raises FrameError for what is no message; nothing can be fed after that.
+        """
+        if self._rest:
+            self._rest += data
+            data = memoryview(self._rest)
+        position, size = 0, len(data)
+        while size - position >= HEADER:
+            number = data[position]
+            kind = _KINDS.get(number)
+            if kind is None:
+                raise FrameError(f"a message of the unknown kind {number}")
+            length = data[position + 1] << 8 | data[position + 2]
+            if length > _LIMITS[kind]:
+                raise FrameError(f"a {kind.name} of {length} bytes, {_LIMITS[kind]} at most")
+            start = position + HEADER
+            end = start + length + _EXTRA[number]
+            if end > size:
+                break
+            position = end
+            yield kind, data[start:end]
+        self._rest = bytearray(data[position:])
