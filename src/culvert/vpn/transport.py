@@ -70,7 +70,7 @@ class Transport(Protocol):
 
     @property
     def path_mtu(self) -> int | None:
-        """The longest packet that it can carry at present, in bytes; None where any length will do."""
+        """The longest packet that is best given to it at present, in bytes; None where that is unknown."""
 
     @property
     def busy(self) -> bool:
@@ -94,6 +94,9 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """End the link in good order. `Receiver.ended` follows, perhaps before this returns."""
+
+    def abort(self, reason: str) -> None:
+        """End the link at once, for a peer that does not answer. `Receiver.ended` follows with the reason."""
 
 
 class Receiver(Protocol):
