@@ -52,6 +52,10 @@ class Joiner:
         self._mask = self._expected = 0
         self._saved = bytearray()
 
+    def deliver_to(self, deliver: Deliver) -> None:
+        """Hand packets to this one from now on."""
+        self._deliver = deliver
+
     def take(self, length: int) -> bytes | None:
         """Go on with the record of `length` bytes at `place`; gives it back if it is no packet.
 

@@ -3,7 +3,7 @@
     0x4., 0x6.   an IP packet as it is: its version stands where the kind would
     PARTIAL      an IP packet whose TCP or UDP checksum is still that of the pseudo header alone
     PING, PONG   messages that may get lost: the body
-    PIECE        a part of a message that must not: number of 32 bits, a byte that is 1 in the last part, bytes
+    PIECE        a part of a message that must not: number (32 bits), a byte that is 1 for the last, data
     ACK          the number of the piece that is missing next
     PROBE        8 bytes, and as many zeros as make the datagram as long as it is to be
     SEEN         the 8 bytes of a PROBE

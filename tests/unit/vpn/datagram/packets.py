@@ -15,7 +15,7 @@ TCP, UDP = 6, 17
 def words(data: bytes) -> int:
     """The sum in ones' complement, word by word."""
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return total
