@@ -38,11 +38,14 @@ from culvert.targets import Endpoint
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
 from culvert.transparent import ClientSource, original_destination
+from culvert.vpn.stream_link import StreamLink
 
 
 def _shown(shared: Shared, accepted: Stream | None, address: InternetAddress | None) -> str:
     if address is not None:
         return show(address)
+    if accepted is None and shared.config.vpn is not None:
+        return f"interface {shared.config.vpn.device}"
     if accepted is None:
         return f"program {shared.config.exec}"
     return "unix socket" if isinstance(accepted, socket.socket) else "standard input"
@@ -103,7 +106,7 @@ class Connection:
         self._endpoint: Endpoint | None = None
         self._leave: Callable[[Endpoint], None] | None = None
         self._target = "the target"
-        self._relay: Relay | None = None
+        self._relay: Relay | StreamLink | None = None
         self._program: Program | None = None
         self._parting = False
         self.over = False
@@ -327,7 +330,7 @@ class Connection:
         status = program.status or 0
         how = f"exited with status {status}" if status >= 0 else f"was ended by signal {-status}"
         self.log.info(f"Program (PID={program.pid}) {how}")
-        if self._relay is not None:
+        if isinstance(self._relay, Relay):
             self._relay.plain_exits()
 
     def _client_variables(self) -> dict[str, str]:
@@ -354,9 +357,17 @@ class Connection:
         plain = Side.CLIENT if shared.config.client else Side.SERVER
         limits = Limits(shared.config.timeout_idle, shared.config.timeout_close)
         assert self._tls is not None  # noqa: S101  `_secure` was here
-        relay = Relay(shared.readiness, engine, self._tls, self._stream(plain), limits)
+        relay: Relay | StreamLink
+        if shared.tunnel is not None:
+            secured = self._securing.result(None)
+            known = secured.certificate if secured.verified else None
+            name = self._target if shared.config.client else self.peer
+            relay = shared.tunnel.link(engine, self._tls, name, known, self.log)
+        else:
+            relay = Relay(shared.readiness, engine, self._tls, self._stream(plain), limits)
         self._relay = relay
-        if self._program is not None and self._program.status is not None:
+        exited = self._program is not None and self._program.status is not None
+        if exited and isinstance(relay, Relay):
             shared.readiness.loop.call_soon(relay.plain_exits)  # it was quicker than we
         if engine.version != "TLSv1.3":
             self.tls_answered()  # the session is complete with the handshake
@@ -418,8 +429,10 @@ class Connection:
         line = f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket"
         log.write(level, line, fields)
 
-    def _log_end(self, relay: Relay, end: End) -> None:
+    def _log_end(self, relay: Relay | StreamLink, end: End) -> None:
         match end:
+            case End.NEGOTIATION_FAILED:
+                self.log.error(f"VPN: {self.peer}: {relay.reason}")
             case End.TLS_FAILED:
                 self.log.error(f"SSL_read: {relay.reason}")
             case End.RESET:

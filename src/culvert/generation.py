@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from culvert import capabilities, config, libwrap, privileges, targets, transparent, worker
+from culvert import capabilities, config, libwrap, posts, privileges, targets, transparent, worker
 from culvert.activation import Activation, Passed, remarks
 from culvert.address import Address, UnixPath, show
 from culvert.admission import Gate, gates
@@ -27,6 +27,7 @@ from culvert.idents import ConnectionNumbers
 from culvert.ledger import Ledger
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import Channel, Level, Log, open_log
+from culvert.posts import Posts, vpn_files
 from culvert.service import Prepared
 from culvert.tls import fips, psk
 from culvert.tls.context import TlsContext
@@ -123,6 +124,8 @@ class Generation:
     """What its workers and those before them hold; None where nothing was ever limited."""
     descriptors: DescriptorLimit | None
     """Where this process has raised its own: programs get the one of before."""
+    posts: Posts
+    """What each worker does."""
     jailed: bool = False
     """Whether this process is in the jail, where the paths of its files start at the root."""
 
@@ -148,16 +151,21 @@ class Generation:
         main.info("Accepting new connections")
 
     def run_worker(self, control: socket.socket, index: int) -> int:
-        self.close_jail()
-        return worker.serve(self.assignment(index), control)
+        clone = self.posts.take_up(index)
+        self.close_jail(posts.POWERS if self.posts.is_vpn(index) else frozenset())
+        if self.posts.is_vpn(index) and self.identity is None:
+            posts.give_up_powers()
+        assignment = self.assignment(index)
+        mine = self.posts.services_of(index)
+        return worker.serve(dataclasses.replace(assignment, services=mine, clone=clone), control)
 
-    def close_jail(self) -> None:
-        """Give up in this process, for good, what it takes to prepare but not to serve."""
+    def close_jail(self, powers: frozenset[int] = frozenset()) -> None:
+        """Give up in this process, for good, what it takes to prepare but not to serve, but for `powers`."""
         worker.preload()
         privileges.drop(self.options.chroot, None)
         self.log.enter_jail()
         self.jailed = True
-        privileges.drop(None, self.identity, self._kept_powers())
+        privileges.drop(None, self.identity, powers or self._kept_powers())
 
     def _kept_powers(self) -> frozenset[int]:
         """What it takes to serve, or to reload in this process, and only root has."""
@@ -292,6 +300,7 @@ class _Build:
         ledger = self._ledger(options, services)
         doubts = transparent.limits(services)
         watched = Watched.of(services, options.chroot) if options.watch else None
+        contents = vpn_files(services, options.chroot)
         contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed
         self._passed = self._activation.assign(services)
@@ -330,6 +339,7 @@ class _Build:
             watched,
             ledger,
             self._descriptors,
+            Posts(_worker_count(options), options, prepared, contents),
             jailed,
         )
 
@@ -423,7 +433,8 @@ class _Build:
         return self._binder.listen(service, _owner(service))
 
     def _turn(self, service: Service) -> Turn | None:
-        if service.accept is not None or service.server_names or self._inetd:
+        elsewhere = service.accept is not None or service.server_names or self._inetd
+        if elsewhere and service.vpn is None:
             return None
         known = self._previous.turns if self._previous is not None else {}
         return known.get(service.name) or Turn(service.name)

@@ -40,6 +40,9 @@ from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
 from culvert.trace import Tracing
 from culvert.turn import Turn
+from culvert.vpn.hub import Hub
+from culvert.vpn.redial import Redial
+from culvert.vpn.tunnel import Tunnel
 
 ACCEPT_BATCH = 4
 """Connections accepted for one readiness event: more would let one worker take a burst from the others."""
@@ -77,12 +80,19 @@ class Surroundings:
     responders: ResponderClient
     idents: Iterator[int]
     tracing: Tracing
+    clone: int = -1
+    """What a VPN's interface is made of (`vpn.device.open_clone`)."""
 
 
 def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters: Counters) -> Shared:
     """What the connections of one service have in common, in the running loop."""
     config, context, loop = prepared.config, prepared.context, surroundings.readiness.loop
     connector = Connector(loop, config, prepared.targets, log)
+    refusals = Refusals(log, counters, loop.time)
+    tunnel = None
+    if config.vpn is not None:
+        hub = Hub(config.vpn, surroundings.scratch, refusals.refuse)
+        tunnel = Tunnel(config, hub, surroundings.readiness, log)
     return Shared(
         config,
         context,
@@ -97,9 +107,10 @@ def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters
         log,
         counters,
         AccessControl(config, prepared.wrappers),
-        Refusals(log, counters, loop.time),
+        refusals,
         prepared.gate,
         surroundings.tracing,
+        tunnel,
         [],
     )
 
@@ -123,6 +134,7 @@ class RunningService:
         ]
         self._background: list[asyncio.Task[None]] = []
         self._turn = prepared.turn
+        self._clone = surroundings.clone
         self._sockets = prepared.listener.sockets if prepared.listener is not None else ()
         # All sockets of a listener are of the internet or of the Unix family.
         family = self._sockets[0].family if self._sockets else socket.AF_UNIX
@@ -135,13 +147,26 @@ class RunningService:
         self._shared.hosts.append(Host(pattern, other._shared))
 
     def start(self) -> None:
-        """Begin to accept; a service without `accept` begins to run its program."""
+        """Begin to accept; a service without `accept` begins to run its program, or to connect its VPN.
+
+        Raises ConfigurationError where a VPN cannot have its interface.
+        """
+        tunnel, turn = self._shared.tunnel, self._turn
+        if tunnel is None or turn is None:
+            self._begin()
+        elif (waiting := tunnel.start(self._clone, turn, self._begin)) is not None:
+            self._background.append(waiting)
+
+    def _begin(self) -> None:
         for sock in self._sockets:
             self._loop.add_reader(sock.fileno(), self._acceptable, sock)
         if self._stapling.possible:
             self._background.append(self._loop.create_task(self._stapling.run()))
         self._background += [self._loop.create_task(one.run()) for one in self._upkeep if one.possible]
-        if self._turn is not None:
+        if self._shared.tunnel is not None:
+            if self.config.client:
+                self._repeating = self._loop.create_task(self._keep_connected(self._shared.tunnel))
+        elif self._turn is not None:
             self._log.info(f"Starting exec+connect service [{self.config.name}]")
             self._repeating = self._loop.create_task(self._repeat(self._turn))
 
@@ -153,6 +178,14 @@ class RunningService:
                 task.cancel()  # what it has found serves those who are still to come
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
+            if self._shared.tunnel is not None:
+                self._leave_vpn()
+
+    def _leave_vpn(self) -> None:
+        """A VPN's links do not end by themselves: its peers come back to whoever serves next."""
+        if self._repeating is not None:
+            self._repeating.cancel()
+        self._wind_up()
 
     def take(self, stream: Stream, client: InternetAddress | None) -> asyncio.Task[None]:
         """Serve a connection that somebody else has accepted; the task ends with it."""
@@ -169,6 +202,8 @@ class RunningService:
 
     def accept_waiting(self) -> None:
         """Take the connections that wait in the queues now: closing the sockets would reset them."""
+        if self._shared.tunnel is not None:
+            return  # they are the next process's, which shares the sockets
         for sock in self._sockets:
             for _ in range(BACKLOG):
                 if sock.fileno() < 0 or not self._accept(sock):
@@ -182,6 +217,9 @@ class RunningService:
     def end(self) -> None:
         """End every connection now, in good order: `cut` those that are not `finished` soon."""
         self.stop_accepting()
+        self._wind_up()
+
+    def _wind_up(self) -> None:
         for task in self._tasks():
             if task not in self.connections or not self.connections[task].wind_up():
                 task.cancel()
@@ -190,6 +228,10 @@ class RunningService:
         """Close what is left of connections that were told to end."""
         for task in self._tasks():
             task.cancel()
+
+    def vpn_lines(self) -> list[str]:
+        """What goes on in the service's VPN, if it is one."""
+        return list(self._shared.tunnel.lines()) if self._shared.tunnel is not None else []
 
     def targets(self) -> list[TargetState]:
         """How the addresses of the service's targets fare in this worker."""
@@ -298,6 +340,12 @@ class RunningService:
                 return str(threading.get_native_id())
             case model.LogId.PROCESS:
                 return str(os.getpid())
+
+    async def _keep_connected(self, tunnel: Tunnel) -> None:
+        """Have one link to a VPN's server at all times, as far as that can be."""
+        redial = Redial(lambda: self._launch(Connection(self._shared, None, None, self._ident())))
+        tunnel.on_met, tunnel.on_due = redial.met, redial.renew
+        await redial.run()
 
     # --- a program in place of clients ---
 

@@ -87,6 +87,8 @@ class Assignment:
     numbers: ConnectionNumbers
     descriptors: DescriptorLimit | None
     first: bool
+    clone: int = -1
+    """Of a VPN's process: what its interface is made of."""
 
     @property
     def main(self) -> Channel:
@@ -112,6 +114,7 @@ class Worker:
             ResponderClient(self._loop),
             iter(assignment.numbers),
             self.tracing,
+            assignment.clone,
         )
         self._services = [
             RunningService(
@@ -120,7 +123,7 @@ class Worker:
                 log.channel(prepared.config.debug, prepared.config.name, prepared.config.name),
             )
             for prepared in assignment.services
-            if prepared.turn is None or assignment.first
+            if prepared.turn is None or prepared.config.vpn is not None or assignment.first
         ]
         by_name = {service.config.name: service for service in self._services}
         for service in self._services:
@@ -208,6 +211,8 @@ class Worker:
                 f"Service [{service.config.name}] in process {os.getpid()}: "
                 f"{len(service.connections)} open; {service.counters}"
             )
+            for line in service.vpn_lines():
+                self._main.notice(line)
             for target in service.targets():
                 if target.failures:
                     self._main.notice(f"Service [{service.config.name}] in process {os.getpid()}: {target}")

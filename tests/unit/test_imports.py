@@ -31,6 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"supervisor", "single", "inetd", "server"}),
     frozenset({"succession"}),
     frozenset({"generation"}),
+    frozenset({"posts"}),
     frozenset({"watch", "drain"}),
     frozenset({"privileges"}),
     frozenset({"worker", "client"}),

@@ -18,6 +18,7 @@ from culvert.negotiate.script import (
 
 _CONNECT_FIRST = Protocol(connect_before, nothing_after)
 _TLS_FIRST = Protocol(nothing_before, connect_after)
+_NOTHING_BEHIND = Protocol(nothing_before, nothing_after)
 
 _CLIENTS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {
     "cifs": lambda _: cifs.CLIENT,
@@ -49,6 +50,8 @@ def protocol_of(service: Service) -> Protocol:
 
 def _spoken(service: Service) -> Protocol:
     options = service.protocol
+    if service.vpn is not None and not service.client:
+        return _NOTHING_BEHIND
     if options is None or options.name == PROXY:
         return _CONNECT_FIRST if service.client or service.program_is_client else _TLS_FIRST
     return (_CLIENTS if service.client else _SERVERS)[options.name](options)

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
 from culvert.config.model import GlobalOptions
 from culvert.log import Log
 from culvert.watch import Watched
+
+
+class Posts(Protocol):
+    """What the workers of a generation do, each by its index."""
+
+    def indices(self) -> Sequence[int]:
+        """Those of all workers."""
+
+    def missing(self, before: Self | None) -> Sequence[int]:
+        """Those of the workers to fork, where the generation of `before` is current: without those whose work
+        one of that generation does already, who stays."""
+
+    def heir(self, index: int, successor: Self) -> int | None:
+        """The index that a worker is to have in the successor, where it stays; None where it leaves."""
 
 
 class Generation(Protocol):
@@ -18,7 +32,8 @@ class Generation(Protocol):
     """What a reload does not change is as it was at the start."""
     log: Log
     """May be shared by generations. The supervisor closes it once no generation in use has it."""
-    workers: int
+    posts: Any
+    """Its `Posts`."""
     watched: Watched | None
     """The files whose change is to lead to a reload; None where no change is to."""
 

@@ -166,7 +166,7 @@ class Engine:
         return self.output()
 
     def write(self, start: int, count: int) -> None:
-        """Encrypt `count` bytes of `scratch.received` from `start` on, for the next `output`; see `encrypt`."""
+        """Encrypt `count` bytes of `scratch.received` from `start` on, for `output`; see `encrypt`."""
         written = _SSL_write(self._ssl, self._received + start, count)
         if written != count:
             if _SSL_get_error(self._ssl, written) == _WANT_READ:

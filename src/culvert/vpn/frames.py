@@ -65,6 +65,9 @@ class Cutter:
     def feed(self, data: memoryview) -> Iterator[Message]:
         """The messages that are complete with `data`, valid until the next step. To be run to its end.
 
+        A packet is a view of `data`, which must stay as it is for as long as packets alone are given; the
+        body of any other message is a copy, and so is all that stands behind it.
+
         Raises FrameError for what is no message; nothing can be fed after that.
         """
         if self._rest:
@@ -84,5 +87,9 @@ class Cutter:
             if end > size:
                 break
             position = end
-            yield kind, data[start:end]
+            body = data[start:end]
+            if kind < Kind.PACKET:  # rare; what is said in answer to it may overwrite the buffer
+                body, data = memoryview(bytes(body)), memoryview(bytes(data[end:]))
+                position, size = 0, len(data)
+            yield kind, body
         self._rest = bytearray(data[position:])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +35,8 @@ class Hello:
 
     `own` are its addresses in the VPN: those that a client has or would like, those that a server has.
     `yours` is what a server grants. `routes` are the networks behind it. `mtu` is the longest packet that it
-    wants to be sent. `udp` says that it takes UDP that is still to be segmented. `keepalive` is after how many
-    seconds of silence it probes; 0 is never. `lease` is what a server has given to a client, by which that
-    one takes its own place again over a new link.
+    wants to be sent. `udp` says that it takes UDP that is still to be segmented. `lease` is what a server has
+    given to a client, by which that one takes its own place again over a new link.
     """
 
     own: tuple[IpAddress, ...] = ()
@@ -46,7 +44,6 @@ class Hello:
     routes: tuple[Network, ...] = ()
     mtu: int = 1500
     udp: bool = False
-    keepalive: float = 0.0
     lease: str = ""
     fixed: bool = False
     """Of a client: it will have its `own` addresses and no others."""
@@ -61,7 +58,6 @@ class Hello:
                 "routes": [str(one) for one in self.routes],
                 "mtu": self.mtu,
                 "udp": self.udp,
-                "keepalive": self.keepalive,
                 "lease": self.lease,
                 "fixed": self.fixed,
             },
@@ -87,9 +83,8 @@ def decode(body: bytes) -> Hello:
         own=tuple(_address(one) for one in _strings(found, "own", ADDRESS_LIMIT)),
         yours=tuple(_address(one) for one in _strings(found, "yours", ADDRESS_LIMIT)),
         routes=tuple(_network(one) for one in _strings(found, "routes", ROUTE_LIMIT)),
-        mtu=int(_number(found, "mtu", SMALLEST_MTU, LARGEST_MTU)),
+        mtu=_mtu(found),
         udp=_truth(found, "udp"),
-        keepalive=_number(found, "keepalive", 0, 1e9),
         lease=_lease(found),
         fixed=_truth(found, "fixed"),
     )
@@ -123,11 +118,11 @@ def _network(text: str) -> Network:
     return network
 
 
-def _number(found: dict[str, Any], name: str, lowest: float, highest: float) -> float:
-    value = found.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
-        raise FrameError(f'a HELLO whose "{name}" is no number from {lowest:g} to {highest:g}')
-    return value if math.isfinite(value) else 0.0
+def _mtu(found: dict[str, Any]) -> int:
+    value = found.get("mtu")
+    if isinstance(value, bool) or not isinstance(value, int) or not SMALLEST_MTU <= value <= LARGEST_MTU:
+        raise FrameError(f'a HELLO whose "mtu" is no number from {SMALLEST_MTU} to {LARGEST_MTU}')
+    return value
 
 
 def _truth(found: dict[str, Any], name: str) -> bool:

@@ -79,6 +79,10 @@ class Transport(Protocol):
         The hub stops reading the interface meanwhile, if this is its only link; else it drops.
         """
 
+    @property
+    def worn(self) -> bool:
+        """Whether its keys have served for as many records as they should: time for a link with new ones."""
+
     def send_message(self, kind: Kind, body: bytes) -> None:
         """Send a message that is no packet, with at most MESSAGE_LIMIT bytes."""
 

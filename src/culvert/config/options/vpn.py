@@ -55,13 +55,13 @@ VPN = (
     _several(
         "tunAccept",
         VPN_NETWORKS,
-        "ADDRESS[/LENGTH] within which the peer may have the networks behind it routed to it",
+        "ADDRESS[/LENGTH] within which routes that the peer tells are set",
     ),
     _several("tunAddress", VPN_INTERFACE, "ADDRESS[/LENGTH] of this end of the VPN"),
     _several(
         "tunClient",
         VPN_CLIENT,
-        "NAME:ADDRESS[,NETWORK...] address of a client, and networks behind it, by its certificate's name",
+        "NAME:ADDRESS[,NETWORK...] what a client gets by its certificate's name",
     ),
     Option(
         "tunClientToClient",
@@ -76,7 +76,7 @@ VPN = (
         "tunKeepalive",
         Scope.SERVICE,
         INTERVAL,
-        "no|seconds of silence after which a VPN's peer is probed; after three it is given up",
+        "no|seconds of silence after which a VPN's peer is probed",
         default=KEEPALIVE,
         service_fields=("vpn",),
         since="0.2",
@@ -85,7 +85,7 @@ VPN = (
         "tunMTU",
         Scope.SERVICE,
         VPN_MTU,
-        "bytes of the longest packet of the VPN, in place of what the path shows",
+        "bytes of the longest packet of the VPN, in place of the path's",
         service_fields=("vpn",),
         since="0.2",
     ),
@@ -99,8 +99,6 @@ VPN = (
         since="0.2",
     ),
     _several("tunPeer", VPN_ADDRESS, "ADDRESS of the other end of a VPN of two"),
-    _several("tunPool", POOL, "NETWORK/LENGTH from which a VPN's server gives its clients their addresses"),
-    _several(
-        "tunRoute", VPN_NETWORKS, "ADDRESS[/LENGTH] of a network behind this end, which the peer is told"
-    ),
+    _several("tunPool", POOL, "NETWORK/LENGTH from which a VPN's server gives its clients addresses"),
+    _several("tunRoute", VPN_NETWORKS, "ADDRESS[/LENGTH] of a network behind this end, told to the peer"),
 )
