@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from culvert.stream import End
 from culvert.tls.datagram import HANDSHAKE_MOST, DatagramEngine
 from culvert.tls.engine import Status
 from culvert.tls.failure import TlsError
@@ -43,14 +44,14 @@ MOVE_PAUSE = 0.5
 
 BYTES_LIMIT = 1 << 36
 RECORDS_LIMIT = 1 << 28
-"""What one key may encrypt: a sixth of what AES-GCM is good for (RFC 8446, 5.5: 2^24.5 records of 2^14)."""
+"""What one key may encrypt: a sixth of what AES-GCM is good for (RFC 8446, 5.5)."""
 
 _SEQUENCE = slice(3, 11)
 """Where a record's epoch and number stand (RFC 6347, 4.1)."""
 
 
 class DatagramLink:
-    """The transport over one DTLS connection: `shake_hands`, then `attach` its receiver, then `run` it once."""
+    """The transport over one DTLS connection: `shake_hands`, `attach` its receiver, then `run` it once."""
 
     name = "DTLS"
     offload = True
@@ -71,9 +72,10 @@ class DatagramLink:
         self._receiver: Receiver | None = None
         self._outgoing, self._incoming = Outgoing(), Incoming()
         self._path = PathMtu(first_hop(way), self._loop.time())
+        self._measured = 0
         self._room = 0
         self._shaking: asyncio.Future[None] | None = self._loop.create_future()
-        self._done: asyncio.Future[str] = self._loop.create_future()
+        self._done: asyncio.Future[End] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._datagrams = self._records = self._newest = 0
         self._candidate: tuple[Way, bytes] | None = None
@@ -83,6 +85,8 @@ class DatagramLink:
         """Called where `path_mtu` has become another one."""
         self.on_move: Callable[[Way], None] = lambda way: None
         """Called where the peer has another address than before."""
+        self.reason: str | None = None
+        self.truncated = False
         self.sent_to_tls = self.sent_to_plain = 0
         self.dropped = 0
         """Packets that no datagram was made of, and records that were none."""
@@ -90,8 +94,8 @@ class DatagramLink:
     # --- the handshake ---
 
     async def shake_hands(self, timeout: float) -> None:
-        """Finish the handshake within so many seconds. Raises TlsError, TimeoutError, or ConnectionRefusedError
-        where a client is told that nobody listens.
+        """Finish the handshake within so many seconds. Raises TlsError, TimeoutError, or
+        ConnectionRefusedError where a client is told that nobody listens.
         """
         assert self._shaking is not None  # noqa: S101  to be run once
         shaking = self._shaking
@@ -156,7 +160,11 @@ class DatagramLink:
                     self._port.wait()
                     break
                 sealed[place : place + skip] = ahead
-                outbox.add(seal(at, length, place + skip) + skip)
+                size = seal(at, length, place + skip)
+                if not size:
+                    self._fail()
+                    return
+                outbox.add(size + skip)
                 self._records += 1
         except TooLongError:
             self._too_long(start, count)
@@ -172,17 +180,18 @@ class DatagramLink:
     def close(self) -> None:
         if self._closing:
             return
-        self._tick()
+        self.flush()
         self._closing = True
         self.engine.close()
         for datagram in self.engine.datagrams():
             for _ in range(2):  # one may get lost, and a second copy is dropped as such
                 self._port.udp.send_alone(self._ahead + datagram, self.way)
-        self._finish("")
+        self._finish(End.CLOSED)
 
     def abort(self, reason: str) -> None:
         self._closing = True
-        self._finish(reason)
+        self.reason = self.reason or reason
+        self._finish(End.RESET)
 
     # --- of the connection ---
 
@@ -198,14 +207,19 @@ class DatagramLink:
         while self._path.searching and not self._done.done() and self._loop.time() < until:
             await asyncio.sleep(0.01)
 
-    async def run(self) -> str:
-        """Carry messages until the end; the reason for it, which is empty for one in good order."""
+    async def run(self) -> End:
+        """Carry messages until the end; `reason` then says more of it."""
         try:
             return await self._done
         finally:
             self.release()
             if self._receiver is not None:
-                self._receiver.ended(self._done.result() if not self._done.cancelled() else "cancelled")
+                self._receiver.ended(self.reason or "")
+
+    def wind_up(self) -> None:
+        """Tell the peer the end, and be over."""
+        self.send_message(Kind.BYE, b"the other end stops serving")
+        self.close()
 
     def release(self) -> None:
         """Take no more datagrams; for a link that is not run as well."""
@@ -284,7 +298,7 @@ class DatagramLink:
         if self.engine.status is Status.CLOSED:
             self.close()
         elif self.engine.status is Status.FAILED:
-            self.abort(str(self.engine.failure))
+            self._fail()
 
     def _take_record(self, record: bytes, way: Way) -> None:
         sort, content = records.read(record)
@@ -292,6 +306,8 @@ class DatagramLink:
         if isinstance(content, Piece):
             for kind, body in self._incoming.take(content):
                 self._message(kind, body)
+            if self._closing:
+                return
             self._send_record(records.ack(self._incoming.expected), self.way)
         elif isinstance(content, int):
             self._outgoing.acknowledged(content, now)
@@ -349,7 +365,11 @@ class DatagramLink:
             return
         skip = len(self._ahead)
         self._sealed[place : place + skip] = self._ahead
-        outbox.add(self.engine.seal_bytes(record, place + skip) + skip)
+        size = self.engine.seal_bytes(record, place + skip)
+        if not size:
+            self._fail()
+            return
+        outbox.add(size + skip)
         self._records += 1
         self.flush()
 
@@ -360,6 +380,8 @@ class DatagramLink:
         now = self._loop.time()
         if self._shaking is not None:
             self.engine.expire()
+            if self.engine.failure is not None and not self._shaking.done():
+                self._shaking.set_exception(TlsError("no answer in the handshake"))
             self._step()
             return
         if self._receiver is None:
@@ -374,7 +396,7 @@ class DatagramLink:
         if probe is not None:
             room = self.engine.capacity(probe.size - self.way.overhead - len(self._ahead))
             self._send_record(records.probe(probe.token, room), self.way)
-            if self._room == 0 or self._path.confirmed < self._path_measured:
+            if self._path.confirmed != self._measured:
                 self._measure()
         self._arm()
 
@@ -408,7 +430,7 @@ class DatagramLink:
             self._arm()
 
     def _measure(self) -> None:
-        self._path_measured = self._path.confirmed
+        self._measured = self._path.confirmed
         room = self.engine.capacity(self._path.confirmed - self.way.overhead - len(self._ahead))
         if room != self._room:
             self._room = room
@@ -429,10 +451,18 @@ class DatagramLink:
             self._receiver.ready_again()
 
     def _break_off(self, reason: str) -> None:
+        """The peer has broken the rules."""
         self.engine.close()
         self._send_flight()
-        self.abort(reason)
+        self._closing = True
+        self.reason = reason
+        self._finish(End.NEGOTIATION_FAILED)
 
-    def _finish(self, reason: str) -> None:
+    def _fail(self) -> None:
+        self._closing = True
+        self.reason = str(self.engine.failure)
+        self._finish(End.TLS_FAILED)
+
+    def _finish(self, end: End) -> None:
         if not self._done.done():
-            self._done.set_result(reason)
+            self._done.set_result(end)

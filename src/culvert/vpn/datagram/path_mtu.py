@@ -21,6 +21,9 @@ BASE = 1280
 FLOOR = 576
 """Shorter is not tried (RFC 791, 3.1)."""
 
+HIGHEST = 16 * 1024
+"""Longer is not tried: it is about what a record has room for (RFC 6347, 4.1)."""
+
 STEP = 8
 """How near to the longest is near enough."""
 
@@ -57,6 +60,7 @@ class PathMtu:
 
     def __init__(self, highest: int, now: float) -> None:
         """`highest` is what the first hop carries."""
+        highest = min(highest, HIGHEST)
         self.confirmed = min(BASE, highest)
         self.deadline = now
         self._highest = highest

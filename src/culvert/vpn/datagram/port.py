@@ -1,4 +1,4 @@
-"""A UDP port: its datagrams are sorted by the link that they are of; what is of none may be a new client's."""
+"""A UDP port: its datagrams are sorted by their links; what is of none may be a new client's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ Greet = Callable[[int, int, bytes, DatagramScratch, float], bytes | DatagramEngi
 class Port:
     """One bound socket and the links over it. A server's greets; a client has one link alone."""
 
-    def __init__(self, sock: socket.socket, buffers: DatagramScratch, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, sock: socket.socket, buffers: DatagramScratch, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.loop = loop
         self.buffers = buffers
         self.udp = UdpSocket(sock, buffers)
@@ -52,7 +54,7 @@ class Port:
             self.udp.close()
 
     def listen(self, greet: Greet, welcome: Callable[[DatagramLink], None]) -> None:
-        """Serve clients: `welcome` is called with the link of each that has shown its cookie, to shake hands."""
+        """Serve clients: `welcome` gets the link of each that has shown its cookie, to shake hands."""
         self._ident = IDENT
         self._greet, self._welcome = greet, welcome
 

@@ -1,4 +1,4 @@
-"""What the sender of a packet is told that is too long for the tunnel: an ICMP message with how long it may be.
+"""What the sender of a packet is told that is too long for the tunnel: an ICMP message.
 
 It comes from the packet's own destination: an address in the VPN that the receiver takes packets from.
 """
@@ -42,7 +42,7 @@ def _fragmentation_needed(packet: bytes, mtu: int) -> bytes | None:
 
 def _packet_too_big(packet: bytes, mtu: int) -> bytes | None:
     """RFC 4443, 3.2."""
-    if packet[6] == _ICMP_6 and packet[40] < 128:  # noqa: PLR2004  the errors
+    if packet[6] == _ICMP_6 and packet[40] < 128:  # the errors
         return None
     body = struct.pack(">BBHI", 2, 0, 0, mtu) + packet[:_QUOTED_6]
     ends = packet[24:40] + packet[8:24]

@@ -53,7 +53,7 @@ Ancillary = list[tuple[int, int, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Between which addresses datagrams go: the peer's, and the own one, empty where the kernel is to choose."""
+    """Between which addresses datagrams go: the peer's, and the own one: empty where the kernel chooses."""
 
     peer: SocketAddress
     local: bytes = b""
@@ -134,8 +134,8 @@ class UdpSocket:
     def send(self, count: int, size: int, way: Way) -> None:
         """Send the `count` bytes at the beginning of `sealed`, as datagrams of `size` each but for the last.
 
-        Raises BlockingIOError where there is no room for any of them, and another OSError: EMSGSIZE for what is
-        too long.
+        Raises BlockingIOError where there is no room for any of them, and another OSError: EMSGSIZE for what
+        is too long.
         """
         ancillary = self._source(way)
         if count <= size:
@@ -162,7 +162,7 @@ class UdpSocket:
             self.sock.sendmsg([data], self._source(way), 0, way.peer)
 
     def complaints(self) -> list[Complaint]:
-        """Take what the network has said of datagrams from the queue: the loop wakes for it until that is done."""
+        """Take what the network has said of datagrams from the queue: the loop wakes for it until then."""
         found = []
         for _ in range(_COMPLAINTS_MOST):
             try:
@@ -198,7 +198,7 @@ class UdpSocket:
 class Outbox:
     """Gathers sealed datagrams of one size to one peer, in `sealed`, and sends them in one call."""
 
-    __slots__ = ("_closed", "_count", "_fill", "_send", "_sealed", "_size", "_way", "blocked", "fault")
+    __slots__ = ("_closed", "_count", "_fill", "_sealed", "_send", "_size", "_way", "blocked", "fault")
 
     def __init__(self, udp: UdpSocket, buffers: DatagramScratch) -> None:
         self._send = udp.send
@@ -209,7 +209,7 @@ class Outbox:
         self.blocked = False
         """Whether the kernel has no room: nothing can be added until `flush` has returned True."""
         self.fault: tuple[Way, int, OSError] | None = None
-        """To whom, of which size and why the last datagrams did not go; whoever looks at it sets it to None."""
+        """To whom, of which size and why the last datagrams did not go; who looks at it sets it to None."""
 
     def place(self, way: Way) -> int:
         """Where in `sealed` the next datagram to this peer is to stand; to be asked while not `blocked`.
@@ -285,7 +285,7 @@ def open_socket(family: int, address: SocketAddress, *, only_six: bool | None = 
 
 
 def first_hop(way: Way) -> int:
-    """The longest packet that this machine's interface on the way to a peer carries; 1500 where it is not known."""
+    """The longest packet that this machine's interface on the way carries; 1500 where it is not known."""
     six = len(way.peer) > 2
     family = socket.AF_INET6 if six else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):

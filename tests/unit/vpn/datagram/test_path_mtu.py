@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from culvert.vpn.datagram.path_mtu import BASE, CONFIRM, FLOOR, RAISE, STEP, TRIES, PathMtu
+from culvert.vpn.datagram.path_mtu import BASE, CONFIRM, FLOOR, HIGHEST, RAISE, STEP, TRIES, PathMtu
 
 
 class Path:
@@ -38,7 +38,7 @@ class Path:
         return self.mtu
 
 
-@pytest.mark.parametrize("highest", [1280, 1500, 9000, 65535])
+@pytest.mark.parametrize("highest", [1280, 1500, 9000, HIGHEST])
 def test_the_first_probe_finds_what_the_first_hop_carries(highest: int) -> None:
     path = Path(highest, highest)
     assert path.go_on(1).confirmed == highest
@@ -58,6 +58,11 @@ def test_the_longest_is_found_within_a_minute(highest: int, carries: int) -> Non
 def test_it_is_found_in_spite_of_loss(carries: int, seed: int) -> None:
     found = Path(1500, carries, 0.02, seed).go_on(120).confirmed
     assert carries - 100 <= found <= carries
+
+
+def test_longer_than_a_record_is_not_tried() -> None:
+    path = Path(65535, 65535)
+    assert path.go_on(1).confirmed == HIGHEST
 
 
 def test_a_path_that_came_to_carry_less_is_noticed() -> None:
