@@ -108,10 +108,15 @@ class Hub:
             self._read(wanted=True)
         self.on_resume()
 
+    def pump(self) -> None:
+        """Look for packets now: what was handed to the interface may have made it answer."""
+        if self._reading:
+            self._readable()
+
     def _readable(self) -> None:
         fd, into, readv = self._fd, self._into, os.readv
         touched: list[Transport] = []
-        for _ in range(BATCH):
+        for turn in range(BATCH):
             try:
                 count = readv(fd, into)
             except OSError:  # nothing more, or the interface was taken down by somebody
@@ -119,7 +124,9 @@ class Hub:
             transport = self._forward(count - VIRTIO)
             if transport is None:
                 continue
-            if transport not in touched:
+            if turn == 0:
+                transport.flush()  # it may be alone, and somebody waits for it
+            elif transport not in touched:
                 touched.append(transport)
             if transport.busy and len(self.sessions) == 1:
                 self._read(wanted=False)

@@ -70,11 +70,11 @@ class Leases(Generic[H]):
 
     def release(self, holder: H) -> None:
         """Take back what this one has, if it still has anything."""
-        self._held = {address: held for address, held in self._held.items() if held is not holder}
-        self._by_lease = {lease: held for lease, held in self._by_lease.items() if held is not holder}
+        self._held = {address: held for address, held in self._held.items() if held != holder}
+        self._by_lease = {lease: held for lease, held in self._by_lease.items() if held != holder}
 
     def _addresses_of(self, holder: H) -> tuple[IpAddress, ...]:
-        return tuple(address for address, held in self._held.items() if held is holder)
+        return tuple(address for address, held in self._held.items() if held == holder)
 
     def _from_pools(self, hello: Hello) -> tuple[IpAddress, ...]:
         """An address of each version of IP that there is a pool for."""

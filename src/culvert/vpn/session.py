@@ -64,6 +64,9 @@ class Owner(Protocol):
     def deliver(self, session: Session, frame: memoryview, offloaded: bool) -> None:
         """A packet has come."""
 
+    def pump(self) -> None:
+        """All packets of one read have been delivered."""
+
     def resume(self) -> None:
         """A transport has room again, or it is time to look whether a session is due to be renewed."""
 
@@ -145,6 +148,9 @@ class Session:
     def take_packet(self, frame: memoryview, offloaded: bool) -> None:
         self._heard = True
         self._deliver(self, frame, offloaded)
+
+    def delivered(self) -> None:
+        self._owner.pump()
 
     def ready_again(self) -> None:
         self._owner.resume()

@@ -214,6 +214,8 @@ class StreamLink:
             if not self.busy and not self._over:
                 self._receiver.ready_again()
         self._push()
+        if plaintext:
+            self._receiver.delivered()
         if engine.status is Status.FAILED:
             self.reason = str(engine.failure)
             self._finish(End.TLS_FAILED)

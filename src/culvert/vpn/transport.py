@@ -114,6 +114,11 @@ class Receiver(Protocol):
     def take_packet(self, frame: memoryview, offloaded: bool) -> None:
         """A packet has come; with `offloaded`, `frame` begins with its virtio header."""
 
+    def delivered(self) -> None:
+        """All that one read has brought was given, and the buffers are free: the interface may have an answer
+        by now, which is sent before the event loop is asked.
+        """
+
     def ready_again(self) -> None:
         """The transport is not `busy` any more."""
 
