@@ -38,6 +38,7 @@ from culvert.targets import Endpoint
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
 from culvert.transparent import ClientSource, original_destination
+from culvert.vpn.datagram.link import DatagramLink
 from culvert.vpn.stream_link import StreamLink
 
 
@@ -106,7 +107,7 @@ class Connection:
         self._endpoint: Endpoint | None = None
         self._leave: Callable[[Endpoint], None] | None = None
         self._target = "the target"
-        self._relay: Relay | StreamLink | None = None
+        self._relay: Relay | StreamLink | DatagramLink | None = None
         self._program: Program | None = None
         self._parting = False
         self.over = False
@@ -429,7 +430,7 @@ class Connection:
         line = f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket"
         log.write(level, line, fields)
 
-    def _log_end(self, relay: Relay | StreamLink, end: End) -> None:
+    def _log_end(self, relay: Relay | StreamLink | DatagramLink, end: End) -> None:
         match end:
             case End.NEGOTIATION_FAILED:
                 self.log.error(f"VPN: {self.peer}: {relay.reason}")

@@ -29,7 +29,7 @@ from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import Channel, Level, Log, open_log
 from culvert.posts import Posts, vpn_files
 from culvert.service import Prepared
-from culvert.tls import fips, psk
+from culvert.tls import datagram_context, fips, psk
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
 from culvert.tls.lifetime import Lifetime
@@ -195,7 +195,8 @@ class Generation:
 
     def bound(self) -> list[Bound]:
         """All that it listens on."""
-        return [bound for one in self.services if one.listener is not None for bound in one.listener.bound]
+        listeners = [one.listener for one in self.services if one.listener is not None]
+        return [bound for one in listeners for bound in (*one.bound, *one.datagrams)]
 
     def _without(self, other: Generation | None) -> list[Bound]:
         kept = set(other.bound()) if other is not None else set()
@@ -400,6 +401,7 @@ class _Build:
                 self._turn(service),
                 libwrap.load(service),
                 gate_of.get(service.name),
+                datagram_context.made(service, self._phrases),
             )
             for service, context, listener in parts
         )
@@ -429,7 +431,8 @@ class _Build:
         if service.accept is None:
             return None
         if service.name in self._passed:
-            return Listener(service, _owner(service), tuple(one.bound for one in self._passed[service.name]))
+            bound = tuple(one.bound for one in self._passed[service.name])
+            return self._binder.accompany(Listener(service, _owner(service), bound))
         return self._binder.listen(service, _owner(service))
 
     def _turn(self, service: Service) -> Turn | None:

@@ -63,8 +63,7 @@ class Posts:
         mine = self.services_of(index)
         for prepared in self.services:
             if prepared not in mine and prepared.listener is not None:
-                for sock in prepared.listener.sockets:
-                    sock.close()
+                prepared.listener.close()
         return _open_device(mine[0]) if self.is_vpn(index) else -1
 
     def heir(self, index: int, successor: Posts) -> int | None:

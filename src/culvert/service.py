@@ -17,6 +17,7 @@ from culvert import sockopt
 from culvert.access import AccessControl
 from culvert.address import show
 from culvert.admission import Gate, Place
+from culvert.association import Association, Datagrams
 from culvert.config import model
 from culvert.connection import Connection
 from culvert.errors import os_reason
@@ -37,9 +38,12 @@ from culvert.staple_renewal import StapleRenewal
 from culvert.stream import Stream
 from culvert.targets import Connector, Targets, TargetState, Upkeep
 from culvert.tls.context import TlsContext
+from culvert.tls.datagram_context import DatagramContext
 from culvert.tls.engine import Scratch
 from culvert.trace import Tracing
 from culvert.turn import Turn
+from culvert.vpn.datagram.link import DatagramLink
+from culvert.vpn.datagram.uplink import DatagramRedial
 from culvert.vpn.hub import Hub
 from culvert.vpn.redial import Redial
 from culvert.vpn.tunnel import Tunnel
@@ -68,6 +72,8 @@ class Prepared:
     wrappers: TcpWrappers | None
     gate: Gate | None
     """What limits its connections, if anything does."""
+    datagrams: DatagramContext | None = None
+    """For a VPN that takes datagrams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,11 @@ class RunningService:
         self._loop = surroundings.readiness.loop
         self._idents = surroundings.idents
         self._shared = share(prepared, surroundings, log, self.counters)
+        self._datagrams = (
+            Datagrams(self._shared, prepared.datagrams, surroundings.responders)
+            if prepared.datagrams is not None
+            else None
+        )
         self._stapling = StapleRenewal(prepared.config, prepared.context, surroundings.responders, log)
         self._upkeep = [
             Upkeep(connector, log)
@@ -136,6 +147,8 @@ class RunningService:
         self._turn = prepared.turn
         self._clone = surroundings.clone
         self._sockets = prepared.listener.sockets if prepared.listener is not None else ()
+        datagrams = prepared.listener.datagrams if prepared.listener is not None else ()
+        self._datagram_sockets = [bound.sock for bound in datagrams]
         # All sockets of a listener are of the internet or of the Unix family.
         family = self._sockets[0].family if self._sockets else socket.AF_UNIX
         self._settings = sockopt.settings(prepared.config.socket_options, "l", family)
@@ -160,12 +173,14 @@ class RunningService:
     def _begin(self) -> None:
         for sock in self._sockets:
             self._loop.add_reader(sock.fileno(), self._acceptable, sock)
+        if self._datagrams is not None:
+            self._datagrams.listen(self._datagram_sockets, self._welcome)
         if self._stapling.possible:
             self._background.append(self._loop.create_task(self._stapling.run()))
         self._background += [self._loop.create_task(one.run()) for one in self._upkeep if one.possible]
         if self._shared.tunnel is not None:
             if self.config.client:
-                self._repeating = self._loop.create_task(self._keep_connected(self._shared.tunnel))
+                self._repeating = self._loop.create_task(self._keep_linked(self._shared.tunnel))
         elif self._turn is not None:
             self._log.info(f"Starting exec+connect service [{self.config.name}]")
             self._repeating = self._loop.create_task(self._repeat(self._turn))
@@ -178,6 +193,8 @@ class RunningService:
                 task.cancel()  # what it has found serves those who are still to come
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
+            if self._datagrams is not None:
+                self._datagrams.stop_accepting()
             if self._shared.tunnel is not None:
                 self._leave_vpn()
 
@@ -341,11 +358,45 @@ class RunningService:
             case model.LogId.PROCESS:
                 return str(os.getpid())
 
+    async def _keep_linked(self, tunnel: Tunnel) -> None:
+        if self._datagrams is not None:
+            await self._keep_associated(tunnel, self._datagrams)
+        else:
+            await self._keep_connected(tunnel)
+
     async def _keep_connected(self, tunnel: Tunnel) -> None:
         """Have one link to a VPN's server at all times, as far as that can be."""
         redial = Redial(lambda: self._launch(Connection(self._shared, None, None, self._ident())))
         tunnel.on_met, tunnel.on_due = redial.met, redial.renew
         await redial.run()
+
+    async def _keep_associated(self, tunnel: Tunnel, datagrams: Datagrams) -> None:
+        """As `_keep_connected`, over datagrams where these get through."""
+
+        def launch(over: bool) -> asyncio.Task[None]:
+            if over:
+                return self._launch(Association(datagrams, None, self._ident()))
+            return self._launch(Connection(self._shared, None, None, self._ident()))
+
+        redial = DatagramRedial(launch, self._log)
+        tunnel.on_met, tunnel.on_due = redial.met, redial.renew
+        await redial.run()
+
+    def _welcome(self, link: DatagramLink) -> None:
+        """Serve a client that has shown its cookie."""
+        if self._datagrams is None:
+            return
+        self.counters.accepted += 1
+        address = link.way.peer
+        try:
+            place = self._admit(address)
+        except RefusedError as error:
+            self._shared.refusals.refuse(error.key, error.line(self.config.name, show(address)))
+            link.release()
+            return
+        task = self._launch(Association(self._datagrams, link, self._ident(), place))
+        if place is not None:
+            task.add_done_callback(place.release)
 
     # --- a program in place of clients ---
 

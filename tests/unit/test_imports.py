@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"control"}),
     frozenset({"admin"}),
     frozenset({"service"}),
+    frozenset({"association"}),
     frozenset({"connection"}),
     frozenset({"summary"}),
     frozenset({"securing", "arrival"}),

@@ -49,6 +49,11 @@ class Vpn:
     transport: VpnTransport
 
     @property
+    def datagrams(self) -> bool:
+        """Whether it takes datagrams, beside TLS for where they do not get through."""
+        return self.transport is VpnTransport.DTLS
+
+    @property
     def own(self) -> frozenset[IpAddress]:
         """The addresses of this end."""
         return frozenset(interface.ip for interface in self.addresses)

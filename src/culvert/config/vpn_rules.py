@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
+from culvert.address import UnixPath
 from culvert.config.derived import server_name, verify_policy, vpn
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
@@ -81,13 +82,32 @@ def check_vpn(draft: Draft, findings: Findings) -> None:
     if found is None:
         return
     if found.transport is VpnTransport.DTLS:
-        findings.error(
-            '"transport = dtls" is not supported: this version of Culvert has TLS alone',
-            draft.where("transport"),
-            draft.name,
-        )
+        _check_datagrams(draft, findings)
     (_check_client if draft.value("client") else _check_server)(draft, findings, found)
     _check_addresses(draft, findings, found)
+
+
+def _check_datagrams(draft: Draft, findings: Findings) -> None:
+    here = "connect" if draft.value("client") else "accept"
+    paths = [entry for entry in draft.entries(here) if isinstance(entry.value, UnixPath)]
+    if paths:
+        findings.error(
+            f'"transport = dtls" goes over the internet, and "{here} = {paths[0].value}" is a Unix socket',
+            paths[0].location,
+            draft.name,
+        )
+    if draft.value("protocol") is not None:
+        findings.error(
+            '"protocol" cannot go with "transport = dtls": no datagram gets through a proxy',
+            draft.where("protocol"),
+            draft.name,
+        )
+    if draft.value("acceptProxy"):
+        findings.error(
+            '"acceptProxy" cannot go with "transport = dtls": datagrams come without a PROXY header',
+            draft.where("acceptProxy"),
+            draft.name,
+        )
 
 
 def _check_company(draft: Draft, findings: Findings) -> None:

@@ -90,6 +90,13 @@ class DatagramContext(TlsContext):
         self._context.set_options(_NO_TICKET)
 
 
+def made(service: Service, phrases: PassPhrases) -> DatagramContext | None:
+    """The context of a service that takes datagrams; None for another. Raises ConfigurationError."""
+    if service.vpn is None or not service.vpn.datagrams:
+        return None
+    return DatagramContext(service, phrases)
+
+
 def _nowhere() -> Any:
     """The place for an address that a memory BIO does not give, and DTLSv1_listen asks for."""
     return ffi.gc(lib.BIO_ADDR_new(), lib.BIO_ADDR_free)

@@ -91,6 +91,14 @@ class ClientPart:
             before.part("a newer link takes its place")
         self.on_met()
 
+    def path_changed(self, session: Session) -> None:
+        """The way of a link carries other packets than before."""
+        if session is self.uplink and session.hello is not None:
+            try:
+                self._set_mtu(session, session.hello)
+            except NetworkError as error:
+                session.log.warning(f"VPN: {error}")
+
     def leave(self, session: Session) -> None:
         if self.uplink is session:
             self.uplink = None

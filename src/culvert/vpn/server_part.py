@@ -87,6 +87,9 @@ class ServerPart:
         if grant.replaced is not None:
             grant.replaced.part("a newer link takes its place")
 
+    def path_changed(self, session: Session) -> None:
+        """The way to one client carries other packets than before: the interface is that of all of them."""
+
     def leave(self, session: Session) -> None:
         self._leases.release(session)
         for network in [network for network, owner in self._routes.items() if owner is session]:

@@ -22,6 +22,7 @@ from culvert.tls.names import alternative_names
 from culvert.turn import Turn
 from culvert.vpn import device
 from culvert.vpn.client_part import ClientPart
+from culvert.vpn.datagram.link import DatagramLink
 from culvert.vpn.device import DeviceError, Offload
 from culvert.vpn.hub import Hub
 from culvert.vpn.network import NetworkError, Routing
@@ -148,6 +149,15 @@ class Tunnel:
         link.attach(session)
         session.begin(self._config.keepalive)
         return link
+
+    def associate(self, link: DatagramLink, shown: str, certificate: bytes | None, log: Channel) -> None:
+        """Have a session over datagrams, as `link` makes one over a stream."""
+        names = names_of(certificate) if certificate is not None else ()
+        outer = unwrapped(link.way.peer[0])
+        session = self._hub.session(self._part, link, Peer(shown, names, outer), log)
+        link.attach(session)
+        link.on_path = lambda: self._part.path_changed(session)
+        session.begin(self._config.keepalive)
 
     def lines(self) -> Iterator[str]:
         """What goes on, for the list of connections."""

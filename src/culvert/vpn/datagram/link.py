@@ -51,7 +51,7 @@ _SEQUENCE = slice(3, 11)
 
 
 class DatagramLink:
-    """The transport over one DTLS connection: `shake_hands`, `attach` its receiver, then `run` it once."""
+    """The transport over one DTLS connection: `shake_hands`, `open`, `attach` a receiver, `run`."""
 
     name = "DTLS"
     offload = True
@@ -70,6 +70,7 @@ class DatagramLink:
         self._ahead, self._expected = (b"", ident) if server else (ident, b"")
         self._joiner = Joiner(port.buffers.opened, self._early)
         self._receiver: Receiver | None = None
+        self._opened = False
         self._outgoing, self._incoming = Outgoing(), Incoming()
         self._path = PathMtu(first_hop(way), self._loop.time())
         self._measured = 0
@@ -195,11 +196,23 @@ class DatagramLink:
 
     # --- of the connection ---
 
+    def open(self) -> None:
+        """The peer is who it should be: find out how long packets may be, and take messages once there is
+        a receiver.
+        """
+        self._opened = True
+        self._measure()
+        self._arm()
+
     def attach(self, receiver: Receiver) -> None:
         """From now on messages go to this receiver, and are taken from it."""
         self._receiver = receiver
-        self._measure()
-        self._arm()
+
+    def establish(self) -> bool:
+        """Of a client's link: know it by what the client has drawn alone, wherever it comes from; False where
+        another has drawn the same.
+        """
+        return self._port.establish(self)
 
     async def settle(self, timeout: float) -> None:
         """Wait until it is known how long packets may be, or for so many seconds."""
@@ -238,7 +251,7 @@ class DatagramLink:
         end, size = arrival.count, arrival.size
         if not self.server and arrival.way.peer != self.way.peer:
             return end
-        if self._receiver is None:
+        if not self._opened:
             self._take_flight(start, min(size, end - start))
             return start + size
         expected, skip = self._expected, len(self._expected)
@@ -274,9 +287,11 @@ class DatagramLink:
         """All that came has been given to `receive`."""
         try:
             self._joiner.flush()
-            if not self._closing and self._receiver is not None:
+            if not self._closing and self._opened:
                 self.dropped += self.engine.settle(self._joiner.place)
                 self._not_data()
+                if self._receiver is not None and not self._closing:
+                    self._receiver.delivered()
         except FrameError as error:
             self._break_off(str(error))
 
@@ -304,6 +319,8 @@ class DatagramLink:
         sort, content = records.read(record)
         now = self._loop.time()
         if isinstance(content, Piece):
+            if self._receiver is None:
+                return  # it will come again
             for kind, body in self._incoming.take(content):
                 self._message(kind, body)
             if self._closing:
@@ -384,7 +401,7 @@ class DatagramLink:
                 self._shaking.set_exception(TlsError("no answer in the handshake"))
             self._step()
             return
-        if self._receiver is None:
+        if not self._opened:
             return
         try:
             for one in self._outgoing.due(now):
@@ -425,7 +442,7 @@ class DatagramLink:
         if error == errno.ECONNREFUSED and not self.server and self._shaking is not None:
             if not self._shaking.done():
                 self._shaking.set_exception(ConnectionRefusedError(error, os.strerror(error)))
-        elif error == errno.EMSGSIZE and self._receiver is not None:
+        elif error == errno.EMSGSIZE and self._opened:
             self._path.doubt(self._loop.time())
             self._arm()
 

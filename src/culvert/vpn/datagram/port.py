@@ -58,6 +58,10 @@ class Port:
         self._ident = IDENT
         self._greet, self._welcome = greet, welcome
 
+    def stop_greeting(self) -> None:
+        """Take no new clients."""
+        self._greet = None
+
     def dial(self, engine: DatagramEngine, way: Way, ident: bytes) -> DatagramLink:
         """The link to a server."""
         link = self._links[b""] = DatagramLink(self, engine, way, ident, server=False)

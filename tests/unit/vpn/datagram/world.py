@@ -42,6 +42,9 @@ class Taker:
         self.packets.append((bytes(frame), offloaded))
         self.changed.set()
 
+    def delivered(self) -> None:
+        pass
+
     def ready_again(self) -> None:
         self.changed.set()
 
@@ -196,6 +199,7 @@ class World:
 
     def _attach(self, link: DatagramLink) -> Taker:
         taker = Taker(link)
+        link.open()
         link.attach(taker)
         self.tasks.append(asyncio.ensure_future(link.run()))
         self.takers.append(taker)
