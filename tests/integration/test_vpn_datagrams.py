@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from .vpn_world import OUTER, VpnWorld, running
+from .vpn_world import VpnWorld, running
 
 SERVER = """\
 transport = dtls

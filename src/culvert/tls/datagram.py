@@ -15,6 +15,7 @@ its end. A peer that puts several records into each of its datagrams would let w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from culvert.tls._openssl import ffi, lib
@@ -69,13 +70,14 @@ class DatagramEngine(Engine):
     `expire`; then `seal` and `unseal`. Send all `datagrams` after each of them but `seal`.
     """
 
-    __slots__ = ("_arrived", "_flight", "_microseconds", "_opened", "_sealed", "_seconds")
+    __slots__ = ("_arrived", "_flight", "_microseconds", "_opened", "_sealed", "_sealed_buffer", "_seconds")
 
     def __init__(self, ssl: Any, buffers: DatagramScratch, *, server: bool) -> None:
         super().__init__(ssl, buffers.scratch, server=server)
         lib.SSL_set_mtu(ssl, HANDSHAKE_MOST)
         self._arrived, self._opened = buffers.arrived_c, buffers.opened_c
         self._sealed, self._flight = buffers.sealed_c, buffers.flight_c
+        self._sealed_buffer = buffers.sealed
         self._seconds, self._microseconds = ffi.new("time_t *"), ffi.new("long *")
 
     def feed(self, count: int, start: int = 0) -> None:
@@ -91,6 +93,24 @@ class DatagramEngine(Engine):
             return 0
         length: int = _BIO_read(self._outgoing, self._sealed + at, _RECORD_MOST)
         return length
+
+    def seal_run(self, cuts: Iterable[tuple[int, int]], at: int, ahead: bytes) -> tuple[int, int]:
+        """Make a record of each piece of `scratch.received`, given as its start and its length, one behind
+        the other from `at` of `sealed` on, each with `ahead` in front; all but the last are of one length.
+
+        Returns where they end, and how long the first is with what stands in front; (0, 0) as `seal` does.
+        """
+        ssl, source, target, outgoing = self._ssl, self._received, self._sealed, self._outgoing
+        buffer, skip, begin, size = self._sealed_buffer, len(ahead), at, 0
+        for start, count in cuts:
+            if _SSL_write(ssl, source + start, count) != count:
+                self._failed("cannot write a record")
+                return 0, 0
+            if skip:
+                buffer[at : at + skip] = ahead
+            at += skip + _BIO_read(outgoing, target + (at + skip), _RECORD_MOST)
+            size = size or at - begin
+        return at, size
 
     def seal_bytes(self, data: bytes, at: int) -> int:
         """As `seal`, of data that stands by itself."""

@@ -11,7 +11,7 @@ not care. One of UDP is a datagram of its own, and is left as it is.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from culvert.vpn.datagram.records import Sort
 from culvert.vpn.transport import VIRTIO
@@ -41,34 +41,32 @@ class CutError(ValueError):
     """A virtio header that does not fit its packet."""
 
 
-def cut(buffer: bytearray, start: int, count: int, room: int) -> Iterator[tuple[int, int]]:
+def cut(buffer: bytearray, start: int, count: int, room: int) -> Iterable[tuple[int, int]]:
     """Where in `buffer` the records of the packet of `count` bytes at `start` stand, and how long each is.
 
     Its virtio header stands in front of it. Each record is good until the next step, and at most `room` bytes
-    long. Raises TooLongError, before any of them, and CutError.
+    long; all but the last are of one length. Raises TooLongError and CutError, before the first.
     """
     flags, kind, _, segment, checksum, offset = _VIRTIO.unpack_from(buffer, start - VIRTIO)
     kind &= ~_ECN
     if kind == 0:
-        yield _whole(buffer, start, count, room, (checksum, offset) if flags & _NEEDS_CHECKSUM else None)
-        return
+        return (_whole(buffer, start, count, room, (checksum, offset) if flags & _NEEDS_CHECKSUM else None),)
     if kind not in (_TCP4, _TCP6, _UDP) or checksum + 20 > count:
         raise CutError(f"segmentation of the kind {kind} of {count} bytes")
-    header = checksum + ((buffer[start + checksum + 12] >> 4) * 4 if kind != _UDP else 8)
+    udp = kind == _UDP
+    header = checksum + ((buffer[start + checksum + 12] >> 4) * 4 if not udp else 8)
     if header > count or segment < 1:
         raise CutError(f"a header of {header} bytes in {count}, in segments of {segment}")
-    length = min(segment, room - 1 - header) if kind != _UDP else segment
+    length = min(segment, room - 1 - header) if not udp else segment
     if length < _LEAST_SEGMENT or 1 + header + length > room:
         raise TooLongError
-    partial = _partial_protocol(buffer, start) == (checksum, UDP if kind == _UDP else TCP)
-    one = _Cut(header, length, checksum, udp=kind == _UDP)
-    for at, size in _segments(buffer, start, start + count, one):
-        if partial:
-            buffer[at - 1] = Sort.PARTIAL
-            yield at - 1, size + 1
-        else:
-            complete(buffer, at, size, checksum, 6 if kind == _UDP else 16)
-            yield at, size
+    one = _Cut(header, length, checksum, udp=udp)
+    if _partial_protocol(buffer, start) != (checksum, UDP if udp else TCP):
+        return _completed(buffer, start, start + count, one)
+    # Without the flag that says that it is never fragmented, each needs a number of its own (RFC 6864).
+    if udp or (buffer[start] >> 4 == 4 and not buffer[start + 6] & _DONT_FRAGMENT):
+        return _partial(buffer, start, start + count, one)
+    return _alike(buffer, start, start + count, one)
 
 
 def complete(buffer: bytearray, at: int, size: int, checksum: int, offset: int) -> None:
@@ -179,6 +177,47 @@ def _segments(buffer: bytearray, start: int, end: int, one: _Cut) -> Iterator[tu
     if numbered:
         _number(buffer, at, (last - first) // length)
     yield at, header + end - last
+
+
+def _completed(buffer: bytearray, start: int, end: int, one: _Cut) -> Iterator[tuple[int, int]]:
+    """With each checksum computed here."""
+    for at, size in _segments(buffer, start, end, one):
+        complete(buffer, at, size, one.checksum, CHECKSUM_AT[UDP if one.udp else TCP])
+        yield at, size
+
+
+def _partial(buffer: bytearray, start: int, end: int, one: _Cut) -> Iterator[tuple[int, int]]:
+    """With the checksums left to the other end."""
+    for at, size in _segments(buffer, start, end, one):
+        buffer[at - 1] = Sort.PARTIAL
+        yield at - 1, size + 1
+
+
+def _alike(buffer: bytearray, start: int, end: int, one: _Cut) -> Iterator[tuple[int, int]]:
+    """As `_partial`, for what nearly all is: segments of TCP of which only the sequence number differs."""
+    header, length = one.header, one.length
+    buffer[start - 1] = Sort.PARTIAL
+    original = bytes(buffer[start : start + header])
+    first = start + header
+    last = first + max(end - first - 1, 0) // length * length
+    sequence = _u32.unpack_from(original, one.checksum + 4)[0]
+    if last > first:
+        buffer[start:first] = one.made(original, length, _FIN | _PSH)
+        yield start - 1, 1 + header + length
+        template = bytes((Sort.PARTIAL,)) + one.made(original, length, _FIN | _PSH | _CWR)
+        ahead, behind, whole = 1 + header, header - one.checksum - 4, 1 + header + length
+        pack, offset = _u32.pack_into, sequence - first
+        for position in range(first + length, last, length):
+            at = position - ahead
+            buffer[at:position] = template
+            pack(buffer, position - behind, (offset + position) & 0xFFFFFFFF)
+            yield at, whole
+    at = last - header
+    buffer[at - 1 : last] = bytes((Sort.PARTIAL,)) + one.made(
+        original, end - last, _CWR if last > first else 0
+    )
+    _u32.pack_into(buffer, at + one.checksum + 4, (sequence + last - first) & 0xFFFFFFFF)
+    yield at - 1, 1 + header + end - last
 
 
 def _number(buffer: bytearray, at: int, number: int) -> None:

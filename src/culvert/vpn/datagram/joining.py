@@ -19,6 +19,8 @@ from culvert.vpn.transport import PACKET_LIMIT, VIRTIO
 Deliver = Callable[[memoryview, bool], None]
 """Takes a packet; with True, one with its virtio header."""
 
+Unseal = Callable[[int, int, int], int]
+
 PLACE = VIRTIO - 1
 """Where the first record is opened: the virtio header then takes the place of its kind."""
 
@@ -70,6 +72,44 @@ class Joiner:
         self.flush()
         self._buffer[PLACE : PLACE + length] = record
         return self._first(length)
+
+    @property
+    def running(self) -> bool:
+        """Whether others may follow what came last."""
+        return self._count > 0
+
+    def go_on(self, unseal: Unseal, arrived: bytearray, begin: int, end: int, size: int) -> tuple[int, int]:
+        """Open the datagrams of `size` bytes that stand in `arrived` from `begin` on, while they go on the
+        run as whole segments; to be called while one is `running`.
+
+        Returns where that ended, and what `unseal` has said of a last one that is not joined yet, at `place`:
+        it is for `take`. -1 where there is none. `unseal` is as `DatagramEngine.unseal`.
+        """
+        buffer, header, segment = self._buffer, self._header, self._segment
+        place, stop, saved, count = self.place, self._end, self._saved, self._count
+        whole, limit = 1 + header + segment, VIRTIO + PACKET_LIMIT - segment
+        # The header as a number: from one segment to the next the sequence number grows, and nothing else.
+        shift = 8 * (header - self._checksum - 8)
+        step, rest = segment << shift, (1 << 32) - self._sequence
+        expected = bytes((Sort.PARTIAL,)) + buffer[VIRTIO : VIRTIO + header]
+        number = int.from_bytes(expected, "big")
+        number += (self._sequence - _u32.unpack_from(expected, self._checksum + 5)[0]) << shift
+        most, from_bytes, opened = min((rest - 1) // segment, (limit - stop) // segment), int.from_bytes, -1
+        while begin + size <= end and most > 0:
+            opened = unseal(begin, size, place)
+            begin += size
+            if opened != whole or from_bytes(buffer[place : place + 1 + header], "big") != number:
+                break
+            buffer[place:stop] = saved
+            place, stop = place + segment, stop + segment
+            saved = buffer[place:stop]
+            number += step
+            most -= 1
+            opened = -1
+        joined = (stop - self._end) // segment
+        self.place, self._end, self._saved, self._count = place, stop, saved, count + joined
+        self._sequence = (self._sequence + joined * segment) & 0xFFFFFFFF
+        return begin, opened
 
     def flush(self) -> None:
         """Deliver what was joined."""

@@ -131,20 +131,20 @@ class UdpSocket:
             count = 0
         return Arrival(count, max(size, 1), self._way(peer, local))
 
-    def send(self, count: int, size: int, way: Way) -> None:
-        """Send the `count` bytes at the beginning of `sealed`, as datagrams of `size` each but for the last.
+    def send(self, start: int, end: int, size: int, way: Way) -> None:
+        """Send what stands from `start` to `end` of `sealed`, as datagrams of `size` each but for the last.
 
         Raises BlockingIOError where there is no room for any of them, and another OSError: EMSGSIZE for what
         is too long.
         """
         ancillary = self._source(way)
-        if count <= size:
-            self.sock.sendmsg([self._sealed[:count]], ancillary, 0, way.peer)
+        if end - start <= size:
+            self.sock.sendmsg([self._sealed[start:end]], ancillary, 0, way.peer)
             return
         if self._segments:
             try:
                 segment = (_SOL_UDP, _UDP_SEGMENT, _U16.pack(size))
-                self.sock.sendmsg([self._sealed[:count]], [*ancillary, segment], 0, way.peer)
+                self.sock.sendmsg([self._sealed[start:end]], [*ancillary, segment], 0, way.peer)
             except OSError as error:
                 # Said by an interface that cannot checksum, or where this kernel says so of what is too long.
                 if error.errno not in (errno.EINVAL, errno.EIO, errno.EOPNOTSUPP):
@@ -152,8 +152,8 @@ class UdpSocket:
                 self._segments = error.errno == errno.EINVAL
             else:
                 return
-        for start in range(0, count, size):
-            piece = self._sealed[start : min(start + size, count)]
+        for begin in range(start, end, size):
+            piece = self._sealed[begin : min(begin + size, end)]
             self.sock.sendmsg([piece], ancillary, 0, way.peer)
 
     def send_alone(self, data: bytes, way: Way) -> None:
@@ -198,13 +198,24 @@ class UdpSocket:
 class Outbox:
     """Gathers sealed datagrams of one size to one peer, in `sealed`, and sends them in one call."""
 
-    __slots__ = ("_closed", "_count", "_fill", "_sealed", "_send", "_size", "_way", "blocked", "fault")
+    __slots__ = (
+        "_begin",
+        "_closed",
+        "_count",
+        "_fill",
+        "_sealed",
+        "_send",
+        "_size",
+        "_way",
+        "blocked",
+        "fault",
+    )
 
     def __init__(self, udp: UdpSocket, buffers: DatagramScratch) -> None:
         self._send = udp.send
         self._sealed = buffers.sealed
         self._way: Way | None = None
-        self._fill = self._size = self._count = 0
+        self._begin = self._fill = self._size = self._count = 0
         self._closed = False
         self.blocked = False
         """Whether the kernel has no room: nothing can be added until `flush` has returned True."""
@@ -235,30 +246,38 @@ class Outbox:
         if self._fill + self._size > _BATCH_MOST or self._count >= _SEGMENTS_MOST:
             self._closed = True
 
+    def add_run(self, end: int, size: int) -> None:
+        """Datagrams of this size, but for the last, stand from `place`, which was 0, to `end`."""
+        self._fill, self._size, self._closed = end, size, True
+
     def flush(self) -> bool:
         """Send what there is; False where it must wait."""
-        fill, way = self._fill, self._way
-        if not fill or way is None:
+        way = self._way
+        if not self._fill or way is None:
             return True
-        try:
-            self._attempt(fill, way)
-        except (BlockingIOError, InterruptedError):
-            self.blocked = True
-            return False
-        except OSError as error:
-            self.fault = (way, self._size, error)
+        most = max(min(_SEGMENTS_MOST, _BATCH_MOST // self._size), 1) * self._size
+        while self._begin < self._fill:
+            end = min(self._begin + most, self._fill)
+            try:
+                self._attempt(end, way)
+            except (BlockingIOError, InterruptedError):
+                self.blocked = True
+                return False
+            except OSError as error:
+                self.fault = (way, self._size, error)
+            self._begin = end
         self.blocked = self._closed = False
-        self._fill = self._count = 0
+        self._begin = self._fill = self._count = 0
         return True
 
-    def _attempt(self, fill: int, way: Way) -> None:
+    def _attempt(self, end: int, way: Way) -> None:
         try:
-            self._send(fill, self._size, way)
+            self._send(self._begin, end, self._size, way)
         except (BlockingIOError, InterruptedError):
             raise
         except OSError:
             # What the network has complained of, maybe for another peer, is said once: then nothing was sent.
-            self._send(fill, self._size, way)
+            self._send(self._begin, end, self._size, way)
 
     def _split(self, length: int) -> None:
         """Send what is shorter than what was put behind it, which is then the first."""
