@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from culvert import capabilities
 from culvert.config.model import GlobalOptions, Service
+from culvert.control import level_message
 from culvert.errors import ConfigurationError, Location
 from culvert.service import Prepared
 from culvert.vpn import device, network
@@ -76,6 +77,12 @@ class Posts:
                 return successor.workers + position
         return None
 
+    def words(self, index: int) -> list[bytes]:
+        """What a worker that has stayed is to be told: the levels of its log are those of the new file."""
+        levels: list[tuple[int, str | None]] = [(self.options.debug.level, None)]
+        levels += [(one.config.debug.level, one.config.name) for one in self.services_of(index)]
+        return [level_message(*level) for level in levels]
+
     def missing(self, before: Posts | None) -> list[int]:
         """The posts that no worker of the generation before can stay at."""
         kept = set() if before is None else {before.heir(index, self) for index in before.indices()}
@@ -94,8 +101,9 @@ class Posts:
 
 
 def _bare(service: Service) -> Hashable:
-    """The service without its place in the file, as text: what it holds can be compared, not hashed."""
-    return repr(dataclasses.replace(service, location=_NOWHERE, locations=MappingProxyType({})))
+    """The service without its place in the file and its log's level, as text: not all of it can be hashed."""
+    debug = dataclasses.replace(service.debug, level=0)
+    return repr(dataclasses.replace(service, location=_NOWHERE, locations=MappingProxyType({}), debug=debug))
 
 
 def vpn_files(services: Sequence[Service], chroot: str | None) -> list[Hashable]:

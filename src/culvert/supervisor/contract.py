@@ -24,6 +24,9 @@ class Posts(Protocol):
     def heir(self, index: int, successor: Self) -> int | None:
         """The index that a worker is to have in the successor, where it stays; None where it leaves."""
 
+    def words(self, index: int) -> Sequence[bytes]:
+        """Messages for a worker that has come to this index by `heir`."""
+
 
 class Generation(Protocol):
     """One loaded configuration, ready to be forked: TLS contexts made, sockets bound, the log open."""

@@ -90,6 +90,8 @@ class Workforce:
             if index is not None:
                 worker.generation, worker.index = new, index
                 self.tell(worker, LOG, new.log.descriptors())
+                for words in new.posts.words(index):
+                    self.tell(worker, words)
         filled = {worker.index for worker in self.of(new)}
         return [index for index in new.posts.indices() if index not in filled]
 

@@ -81,6 +81,9 @@ class Posts:
     def heir(self, index: int, successor: Posts) -> int | None:
         return None
 
+    def words(self, index: int) -> Sequence[bytes]:
+        return ()
+
 
 class SmallGeneration:
     """A generation with one listening socket that it shares with no other."""
