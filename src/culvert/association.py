@@ -71,9 +71,10 @@ class Datagrams:
         for port in self._ports:
             port.close()
 
-    def strays(self) -> int:
-        """Datagrams that were of no link, and no client's either."""
-        return sum(port.strays for port in self._ports)
+    def lines(self) -> list[str]:
+        """What came that was nobody's, for the list of connections."""
+        strays = sum(port.strays for port in self._ports)
+        return [f"Service [{self.shared.config.name}]: {strays} stray datagram(s)"] if strays else []
 
 
 class Association(Connection):
@@ -100,7 +101,9 @@ class Association(Connection):
                 link = self._link = await self._dial()
             return await self._hold(link)
         except UnansweredError as error:
-            raise BackendError(str(error)) from None
+            self._detail = str(error)
+            self.log.notice(f"VPN: {error}")
+            return End.RESET
         finally:
             if self._link is not None:
                 self._link.release()

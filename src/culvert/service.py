@@ -248,7 +248,8 @@ class RunningService:
 
     def vpn_lines(self) -> list[str]:
         """What goes on in the service's VPN, if it is one."""
-        return list(self._shared.tunnel.lines()) if self._shared.tunnel is not None else []
+        lines = list(self._shared.tunnel.lines()) if self._shared.tunnel is not None else []
+        return lines + (self._datagrams.lines() if self._datagrams is not None else [])
 
     def targets(self) -> list[TargetState]:
         """How the addresses of the service's targets fare in this worker."""

@@ -14,6 +14,9 @@ from culvert.vpn.session import MeetingError, Session
 
 DEFAULT_MTU = 1500
 
+DATAGRAM_MTU = 1430
+"""What a way of 1500 bytes has room for over DTLS and IPv4."""
+
 
 def within(network: Network, allowed: tuple[Network, ...]) -> bool:
     """Whether a network lies in one of those that are allowed."""
@@ -40,7 +43,7 @@ class ServerPart:
         self._limit = limit
         self._leases: Leases[Session] = Leases(config)
         self._routes: dict[Network, Session] = {}
-        self.mtu = config.mtu or DEFAULT_MTU
+        self.mtu = config.mtu or (DATAGRAM_MTU if config.datagrams else DEFAULT_MTU)
 
     def prepare(self) -> None:
         """Set what does not depend on who comes: addresses, and routes to all that clients can have.

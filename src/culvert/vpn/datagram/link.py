@@ -26,7 +26,7 @@ from culvert.vpn.datagram.delivery import DeliveryError, Incoming, Outgoing
 from culvert.vpn.datagram.joining import Joiner
 from culvert.vpn.datagram.path_mtu import PathMtu
 from culvert.vpn.datagram.records import Piece, RecordError, Sort
-from culvert.vpn.datagram.too_long import answer
+from culvert.vpn.datagram.too_long import answer, fragments
 from culvert.vpn.datagram.udp import Arrival, Way, first_hop
 from culvert.vpn.transport import FrameError, Kind, Receiver
 
@@ -489,7 +489,12 @@ class DatagramLink:
             self.on_path()
 
     def _too_long(self, start: int, count: int) -> None:
-        """Tell the sender of a packet that is too long how long it may be."""
+        """Cut a packet that is too long, or tell its sender how long it may be."""
+        pieces = fragments(bytes(self._plain[start : start + count]), self._room)
+        for piece in pieces:
+            self._send_record(piece, self.way)
+        if pieces:
+            return
         self.dropped += 1
         told = answer(bytes(self._plain[start : start + min(count, 1500)]), self._room - 1)
         if told is not None and self._receiver is not None:

@@ -1,15 +1,16 @@
-"""What the sender of a packet is told that is too long for the tunnel: an ICMP message.
+"""What becomes of a packet that is too long for the tunnel: fragments, or an ICMP message to its sender.
 
-It comes from the packet's own destination: an address in the VPN that the receiver takes packets from.
+That comes from the packet's own destination: an address in the VPN that the receiver takes packets from.
 """
 
 from __future__ import annotations
 
 import struct
 
-from culvert.vpn.datagram.cutting import ones_sum
+from culvert.vpn.datagram.cutting import finish_ip, ones_sum
 
 _DONT_FRAGMENT = 0x40
+_MORE = 0x2000
 _QUOTED_4 = 28 + 520
 """Bytes of the packet in a message of IPv4: no more than what every host takes (RFC 1812, 4.3.2.3)."""
 
@@ -26,6 +27,27 @@ def answer(packet: bytes, mtu: int) -> bytes | None:
     if len(packet) >= 48 and packet[0] >> 4 == 6:
         return _packet_too_big(packet, mtu)
     return None
+
+
+def fragments(packet: bytes, room: int) -> list[bytes]:
+    """The packet in pieces of at most `room` bytes (RFC 791, 3.2); none where it must not be cut."""
+    if len(packet) < 28 or packet[0] >> 4 != 4 or packet[6] & _DONT_FRAGMENT:
+        return []
+    length = (packet[0] & 15) * 4
+    each = (room - length) // 8 * 8
+    if each < 8 or length < 20:
+        return []
+    before = struct.unpack_from(">H", packet, 6)[0]
+    payload = packet[length:]
+    found = []
+    for start in range(0, len(payload), each):
+        piece = payload[start : start + each]
+        header = bytearray(packet[:length])
+        more = _MORE if start + each < len(payload) else before & _MORE
+        struct.pack_into(">H", header, 6, (before & ~_MORE) + start // 8 | more)
+        finish_ip(header, length + len(piece))
+        found.append(bytes(header) + piece)
+    return found
 
 
 def _fragmentation_needed(packet: bytes, mtu: int) -> bytes | None:

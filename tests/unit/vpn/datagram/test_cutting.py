@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from culvert.vpn.datagram.cutting import CutError, TooLongError, cut, ones_sum
 from culvert.vpn.datagram.joining import Joiner
 from culvert.vpn.datagram.records import RecordError, Sort
+from culvert.vpn.datagram.too_long import answer, fragments
 from culvert.vpn.transport import HEADROOM, VIRTIO
 from culvert.vpn.virtio import inspect
 
@@ -231,3 +232,41 @@ def test_any_records_are_taken_or_refused(found: list[bytes]) -> None:
             continue
         assert given_back in (None, record)
     joined.joiner.flush()
+
+
+@given(st.integers(28, 9000), st.integers(60, 1500))
+@settings(max_examples=100)
+def test_fragments_make_the_packet_again(size: int, room: int) -> None:
+    packet = completed(Flow(dont_fragment=False).udp(noise(size - 28)))
+    found = fragments(packet, room)
+    assert all(len(one) <= room and words(one[:20]) == 0xFFFF for one in found)
+    made = bytearray(len(packet) - 20)
+    for one in found:
+        at = (struct.unpack_from(">H", one, 6)[0] & 0x1FFF) * 8
+        made[at : at + len(one) - 20] = one[20:]
+    assert made == packet[20:]
+    assert [bool(one[6] & 0x20) for one in found] == [True] * (len(found) - 1) + [False]
+
+
+@given(st.binary(max_size=1500), st.integers(0, 1500))
+@settings(max_examples=300)
+def test_any_packet_that_is_too_long_has_an_answer_or_none(packet: bytes, room: int) -> None:
+    assert all(len(one) <= room for one in fragments(packet, room))
+    told = answer(packet, room)
+    assert told is None or len(told) <= 1280
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_sender_is_told_what_the_tunnel_carries(version: int) -> None:
+    packet = completed(Flow(version).udp(noise(1400)))
+    told = answer(packet, 1300)
+    assert told is not None
+    if version == 4:
+        assert words(told[:20]) == 0xFFFF
+        assert words(told[20:]) == 0xFFFF
+        assert told[12:20] == packet[16:20] + packet[12:16]
+    else:
+        check_sum = struct.pack(">32sIHBB", told[8:40], len(told) - 40, 0, 0, 58)
+        assert words(check_sum + told[40:]) == 0xFFFF
+        assert told[8:40] == packet[24:40] + packet[8:24]
+        assert struct.unpack_from(">I", told, 44)[0] == 1300
