@@ -115,7 +115,7 @@ def test_packets_are_as_long_as_the_way_carries(world: VpnWorld, server: Culvert
             client.await_log("over DTLS with packets up to 1330 bytes")
             host.run("ip link set eth0 mtu 1350")
             mtu = re.compile(r"mtu 12(7[2-9]|80)")
-            assert world.pings("alpha", OURS, "-s", "1272")
+            world.pings("alpha", OURS, "-s", "1272")  # too long now: by this it is noticed
             eventually(lambda: mtu.search(world.ask("alpha", "ip link show dev cvc0")) is not None, "the MTU")
             sent, received = world.transfer("alpha", "server", OURS, 2_000_000)
             assert sent == received
@@ -188,7 +188,7 @@ def test_noise_and_hellos_without_cookies_leave_nothing(world: VpnWorld, server:
         flood(noise, target, hello, 2000)
         before, lines = resident(worker), len(server.log.lines)
         flood(noise, target, hello, 20_000)
-        assert world.pings("alpha", OURS)
+        eventually(lambda: world.pings("alpha", OURS), "an answer after the flood")
         assert resident(worker) - before < 2 * 1024 * 1024
         assert len(server.log.lines) == lines
         noise.close()

@@ -22,7 +22,7 @@ from culvert.tls.engine import Status
 from culvert.tls.failure import TlsError
 from culvert.vpn.datagram import records
 from culvert.vpn.datagram.cutting import CutError, TooLongError, cut
-from culvert.vpn.datagram.delivery import DeliveryError, Incoming, Outgoing
+from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgoing
 from culvert.vpn.datagram.joining import Joiner
 from culvert.vpn.datagram.path_mtu import PathMtu
 from culvert.vpn.datagram.records import Piece, RecordError, Sort
@@ -73,9 +73,9 @@ class DatagramLink:
         self._receiver: Receiver | None = None
         self._opened = False
         self._outgoing, self._incoming = Outgoing(), Incoming()
+        self._kept: list[Piece] = []
         self._path = PathMtu(first_hop(way), self._loop.time())
-        self._measured = 0
-        self._room = 0
+        self._measured = self._room = self._added = 0
         self._shaking: asyncio.Future[None] | None = self._loop.create_future()
         self._done: asyncio.Future[End] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -225,6 +225,16 @@ class DatagramLink:
     def attach(self, receiver: Receiver) -> None:
         """From now on messages go to this receiver, and are taken from it."""
         self._receiver = receiver
+        self._loop.call_soon(self._take_kept)
+
+    def _take_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        try:
+            for piece in kept:
+                if not self._closing:
+                    self._take_piece(piece)
+        except (FrameError, DeliveryError) as error:
+            self._break_off(str(error))
 
     def establish(self) -> bool:
         """Of a client's link: know it by what the client has drawn alone, wherever it comes from; False where
@@ -233,9 +243,9 @@ class DatagramLink:
         return self._port.establish(self)
 
     async def settle(self, timeout: float) -> None:
-        """Wait until it is known how long packets may be, or for so many seconds."""
+        """Wait until it is known how long packets may be, the peer speaks, or so many seconds are over."""
         until = self._loop.time() + timeout
-        while self._path.searching and not self._done.done() and self._loop.time() < until:
+        while self._path.searching and not (self._kept or self._done.done()) and self._loop.time() < until:
             await asyncio.sleep(0.01)
 
     async def run(self) -> End:
@@ -354,17 +364,13 @@ class DatagramLink:
         sort, content = records.read(record)
         now = self._loop.time()
         if isinstance(content, Piece):
-            if self._receiver is None:
-                return  # it will come again
-            for kind, body in self._incoming.take(content):
-                self._message(kind, body)
-            if self._closing:
-                return
-            self._send_record(records.ack(self._incoming.expected), self.way)
+            self._take_piece(content)
         elif isinstance(content, int):
             self._outgoing.acknowledged(content, now)
         elif sort is Sort.PROBE:
             self._send_record(records.seen(content), way)
+            if way == self.way or not self.server:
+                self._path.suggest(len(record) + self._added, now)
         elif sort is Sort.SEEN:
             if self._path.answered(content, now):
                 self._measure()
@@ -373,6 +379,16 @@ class DatagramLink:
         else:
             self._message(Kind(sort), content)
         self._tick()
+
+    def _take_piece(self, piece: Piece) -> None:
+        if self._receiver is None:
+            if len(self._kept) < WINDOW:
+                self._kept.append(piece)
+            return
+        for kind, body in self._incoming.take(piece):
+            self._message(kind, body)
+        if not self._closing:
+            self._send_record(records.ack(self._incoming.expected), self.way)
 
     def _message(self, kind: Kind, body: bytes) -> None:
         if self._receiver is not None and not self._closing:
@@ -483,7 +499,9 @@ class DatagramLink:
 
     def _measure(self) -> None:
         self._measured = self._path.confirmed
-        room = self.engine.capacity(self._path.confirmed - self.way.overhead - len(self._ahead))
+        outer = self._path.confirmed - self.way.overhead
+        room = self.engine.capacity(outer - len(self._ahead))
+        self._added = self._path.confirmed - self.engine.capacity(outer - len(self._expected))
         if room != self._room:
             self._room = room
             self.on_path()

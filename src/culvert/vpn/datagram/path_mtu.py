@@ -118,6 +118,13 @@ class PathMtu:
             self._rest(now)
         return self.confirmed != before
 
+    def suggest(self, size: int, now: float) -> None:
+        """The peer has sent a packet of this size: most ways carry as much in both directions."""
+        if self.confirmed < size < self._too_long and size != self._trying:
+            self._suspect = None
+            self._try(size)
+            self.deadline = now
+
     def doubt(self, now: float) -> None:
         """Somebody says that the way carries less: find out at once."""
         if self._token is None:

@@ -1,9 +1,15 @@
-"""A UDP port: its datagrams are sorted by their links; what is of none may be a new client's."""
+"""A UDP port: its datagrams are sorted by their links; what is of none may be a new client's.
+
+Pitfall: libuv, under uvloop, stops watching a descriptor for good that has an error to report, and here that
+is what any host has said of any datagram. So the socket stands in an epoll of its own, and that is what the
+loop watches: it is readable as long as there is something to do, and never has an error.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import select
 import socket
 from collections.abc import Callable
 
@@ -43,14 +49,16 @@ class Port:
         self._closed = False
         self.strays = 0
         """Datagrams of no link that were no client's either."""
-        loop.add_reader(self.udp.fileno(), self._readable)
+        self._epoll = select.epoll()
+        self._epoll.register(self.udp.fileno(), select.EPOLLIN)
+        loop.add_reader(self._epoll.fileno(), self._ready)
 
     def close(self) -> None:
         """Take and send nothing more."""
         if not self._closed:
             self._closed = True
-            self.loop.remove_reader(self.udp.fileno())
-            self.loop.remove_writer(self.udp.fileno())
+            self.loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
             self.udp.close()
 
     def listen(self, greet: Greet, welcome: Callable[[DatagramLink], None]) -> None:
@@ -88,7 +96,7 @@ class Port:
         """Go on when the socket has room."""
         if self.outbox.blocked and not self._waiting and not self._closed:
             self._waiting = True
-            self.loop.add_writer(self.udp.fileno(), self._writable)
+            self._epoll.modify(self.udp.fileno(), select.EPOLLIN | select.EPOLLOUT)
 
     def look_for_fault(self) -> None:
         """Tell the link whose datagrams were too long for this machine to send."""
@@ -98,10 +106,16 @@ class Port:
                 if link.way is fault[0]:
                     link.refused(fault[1])
 
-    def _writable(self) -> None:
+    def _ready(self) -> None:
+        if self._waiting:
+            self._retry()
+        if not self._closed:
+            self._readable()
+
+    def _retry(self) -> None:
         if self.outbox.flush():
             self._waiting = False
-            self.loop.remove_writer(self.udp.fileno())
+            self._epoll.modify(self.udp.fileno(), select.EPOLLIN)
             self.look_for_fault()
             for link in list(self._links.values()):
                 link.ready_again()

@@ -143,3 +143,13 @@ def test_whatever_happens_it_stays_within_its_bounds(events: list[tuple[str, int
             mtu.refused(number, now)
         assert FLOOR <= mtu.confirmed <= 1500
         assert mtu.deadline < now + CONFIRM + 1
+
+
+def test_what_the_peer_can_send_is_tried_at_once() -> None:
+    path = Path(1500, 1400)
+    assert path.go_on(0.5).confirmed == BASE
+    path.mtu.suggest(1400, path.now)
+    assert path.go_on(0.1).confirmed == 1400
+    path.mtu.suggest(1300, path.now)
+    path.mtu.suggest(9000, path.now)
+    assert 1400 - STEP <= path.go_on(60).confirmed <= 1400
