@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from cryptography import x509
 
@@ -35,6 +36,7 @@ from culvert.spawn import Program
 from culvert.stream import End, Stream
 from culvert.summary import Summary
 from culvert.targets import Endpoint
+from culvert.terminal import UNHEARD, Terminal
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
 from culvert.transparent import ClientSource, original_destination
@@ -354,8 +356,13 @@ class Connection:
         plain = Side.CLIENT if shared.config.client else Side.SERVER
         limits = Limits(shared.config.timeout_idle, shared.config.timeout_close)
         assert self._tls is not None  # noqa: S101  `_secure` was here
-        relay = Relay(shared.readiness, engine, self._tls, self._stream(plain), limits)
+        stream = self._stream(plain)
+        if isinstance(stream, Terminal):
+            await stream.composed()
+        relay = Relay(shared.readiness, engine, self._tls, stream, limits)
         self._relay = relay
+        if isinstance(stream, Terminal):
+            stream.hang_up = partial(relay.abort, End.UNANSWERED, UNHEARD)
         if self._program is not None and self._program.status is not None:
             shared.readiness.loop.call_soon(relay.plain_exits)  # it was quicker than we
         if engine.version != "TLSv1.3":
@@ -427,7 +434,7 @@ class Connection:
             case End.IDLE:
                 self.log.info("TIMEOUTidle exceeded: sending reset")
             case End.UNANSWERED:
-                self.log.info("TIMEOUTclose exceeded: closing")
+                self.log.info(f"{relay.reason or 'TIMEOUTclose exceeded'}: closing")
 
     async def _close_streams(self, end: End) -> None:
         reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED, End.REFUSED)
