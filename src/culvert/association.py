@@ -186,11 +186,9 @@ class Association(Connection):
         await link.settle(SETTLE)
         shared = self._shared
         assert shared.tunnel is not None  # noqa: S101  datagrams are a VPN's
-        secured = self._securing.result(None)
-        known = secured.certificate if secured.verified else None
         name = self._target if shared.config.client else self.peer
         link.on_move = self._moved
-        shared.tunnel.associate(link, name, known, self.log)
+        shared.tunnel.associate(link, name, self._securing.verified_certificate, self.log)
         self._relay = link
         return await link.run()
 

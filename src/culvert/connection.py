@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from cryptography import x509
 
@@ -35,6 +36,7 @@ from culvert.spawn import Program
 from culvert.stream import End, Stream
 from culvert.summary import Summary
 from culvert.targets import Endpoint
+from culvert.terminal import UNHEARD, Terminal
 from culvert.tls.failure import TlsError
 from culvert.tls.names import issuer, subject
 from culvert.transparent import ClientSource, original_destination
@@ -360,15 +362,18 @@ class Connection:
         assert self._tls is not None  # noqa: S101  `_secure` was here
         relay: Relay | StreamLink
         if shared.tunnel is not None:
-            secured = self._securing.result(None)
-            known = secured.certificate if secured.verified else None
             name = self._target if shared.config.client else self.peer
+            known = self._securing.verified_certificate
             relay = shared.tunnel.link(engine, self._tls, name, known, self.log)
         else:
-            relay = Relay(shared.readiness, engine, self._tls, self._stream(plain), limits)
+            stream = self._stream(plain)
+            if isinstance(stream, Terminal):
+                await stream.composed()
+            relay = Relay(shared.readiness, engine, self._tls, stream, limits)
+            if isinstance(stream, Terminal):
+                stream.hang_up = partial(relay.abort, End.UNANSWERED, UNHEARD)
         self._relay = relay
-        exited = self._program is not None and self._program.status is not None
-        if exited and isinstance(relay, Relay):
+        if isinstance(relay, Relay) and self._program is not None and self._program.status is not None:
             shared.readiness.loop.call_soon(relay.plain_exits)  # it was quicker than we
         if engine.version != "TLSv1.3":
             self.tls_answered()  # the session is complete with the handshake
@@ -441,7 +446,7 @@ class Connection:
             case End.IDLE:
                 self.log.info("TIMEOUTidle exceeded: sending reset")
             case End.UNANSWERED:
-                self.log.info("TIMEOUTclose exceeded: closing")
+                self.log.info(f"{relay.reason or 'TIMEOUTclose exceeded'}: closing")
 
     async def _close_streams(self, end: End) -> None:
         reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED, End.REFUSED)

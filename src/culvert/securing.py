@@ -142,6 +142,12 @@ class Securing:
         )
 
     @property
+    def verified_certificate(self) -> bytes | None:
+        """The peer's certificate in DER, once the handshake is done; None for one that nobody has verified."""
+        secured = self.result(None)
+        return secured.certificate if secured.verified else None
+
+    @property
     def server_name(self) -> str | None:
         """The name that was asked for in the handshake, as far as that went."""
         if self._server_name is None and self.engine is not None:

@@ -49,7 +49,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"presence"}),
     frozenset({"relay", "transport", "listen", "targets", "spawn", "inherited", "vpn"}),
     frozenset({"responder", "ident_client", "libwrap"}),
-    frozenset({"readiness", "stream", "own_addresses"}),
+    frozenset({"readiness", "stream", "own_addresses", "terminal"}),
     frozenset({"trace"}),
     frozenset({"tls", "negotiate", "transparent"}),
     frozenset({"admission"}),
