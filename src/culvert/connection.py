@@ -357,7 +357,6 @@ class Connection:
 
     async def _carry(self) -> End:
         shared, engine = self._shared, self._securing.established
-        plain = Side.CLIENT if shared.config.client else Side.SERVER
         limits = Limits(shared.config.timeout_idle, shared.config.timeout_close)
         assert self._tls is not None  # noqa: S101  `_secure` was here
         relay: Relay | StreamLink
@@ -366,7 +365,7 @@ class Connection:
             known = self._securing.verified_certificate
             relay = shared.tunnel.link(engine, self._tls, name, known, self.log)
         else:
-            stream = self._stream(plain)
+            stream = self._stream(Side.CLIENT if shared.config.client else Side.SERVER)
             if isinstance(stream, Terminal):
                 await stream.composed()
             relay = Relay(shared.readiness, engine, self._tls, stream, limits)

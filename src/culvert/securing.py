@@ -143,7 +143,7 @@ class Securing:
 
     @property
     def verified_certificate(self) -> bytes | None:
-        """The peer's certificate in DER, once the handshake is done; None for one that nobody has verified."""
+        """The peer's certificate in DER after the handshake; None for one that nobody has verified."""
         secured = self.result(None)
         return secured.certificate if secured.verified else None
 
