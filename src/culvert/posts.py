@@ -108,8 +108,9 @@ def _bare(service: Service) -> Hashable:
 
 
 def vpn_files(services: Sequence[Service], chroot: str | None) -> list[Hashable]:
-    """What the files of each VPN hold: to be called before they are read. Raises ConfigurationError where what
-    a VPN needs is not there.
+    """What the files of each VPN hold; to be called before they are read.
+
+    Raises ConfigurationError where what a VPN needs is not there.
     """
     vpns = [service for service in services if service.vpn is not None]
     if vpns and not network.installed():
