@@ -61,6 +61,8 @@ class Tunnel:
         self._part: ServerPart | ClientPart
         self._opened: Callable[[], None] = lambda: None
         self.on_met: Callable[[], None] = lambda: None
+        self.on_gone: Callable[[], None] = lambda: None
+        """Called when the interface was removed: nobody is to be let in any more."""
         self.on_due: Callable[[], None] = lambda: None
         """Called when it is time for a client's link with new keys."""
 
@@ -169,6 +171,7 @@ class Tunnel:
         self._log.error(f"VPN: the interface {self._config.device} is gone: {os_reason(error)}")
         for session in tuple(self._hub.sessions):
             session.part("the interface is gone")
+        self.on_gone()
         self._loop.call_later(LAST_WORDS, os._exit, LOST)
 
 
