@@ -8,7 +8,7 @@ the new generation's.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -33,7 +33,7 @@ class Posts:
     workers: int
     options: GlobalOptions
     services: Sequence[Prepared]
-    contents: Sequence[Hashable]
+    contents: Sequence[object]
 
     @property
     def _vpns(self) -> list[Prepared]:
@@ -71,9 +71,9 @@ class Posts:
         """Which of the successor's posts is this one, so that its worker can stay; None for none."""
         if not self.is_vpn(index):
             return None
-        mine = self._fingerprint(index - self.workers)
+        mine = self._identity(index - self.workers)
         for position in range(len(successor._vpns)):
-            if successor._fingerprint(position) == mine:
+            if successor._identity(position) == mine:
                 return successor.workers + position
         return None
 
@@ -88,27 +88,27 @@ class Posts:
         kept = set() if before is None else {before.heir(index, self) for index in before.indices()}
         return [index for index in self.indices() if index not in kept]
 
-    def _fingerprint(self, position: int) -> Hashable:
+    def _identity(self, position: int) -> tuple[object, ...]:
         """What must not have changed: the service itself, its files, and what it takes from the daemon."""
         options = self.options
-        of_daemon = (options.chroot, options.foreground, options.limits, options.log_format, options.output)
         return (
             _bare(self._vpns[position].config),
             self.contents[position],
-            of_daemon,
-            (options.service, options.syslog),
+            (options.chroot, options.foreground, options.limits, options.log_format),
+            (options.output, options.service, options.syslog),
         )
 
 
-def _bare(service: Service) -> Hashable:
-    """The service without its place in the file and its log's level, as text: not all of it can be hashed."""
+def _bare(service: Service) -> Service:
+    """The service without its place in the file and its log's level."""
     debug = dataclasses.replace(service.debug, level=0)
-    return repr(dataclasses.replace(service, location=_NOWHERE, locations=MappingProxyType({}), debug=debug))
+    return dataclasses.replace(service, location=_NOWHERE, locations=MappingProxyType({}), debug=debug)
 
 
-def vpn_files(services: Sequence[Service], chroot: str | None) -> list[Hashable]:
-    """What the files of each VPN hold: to be called before they are read. Raises ConfigurationError where what
-    a VPN needs is not there.
+def vpn_files(services: Sequence[Service], chroot: str | None) -> list[object]:
+    """What the files of each VPN hold; to be called before they are read.
+
+    Raises ConfigurationError where what a VPN needs is not there.
     """
     vpns = [service for service in services if service.vpn is not None]
     if vpns and not network.installed():

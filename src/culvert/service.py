@@ -165,6 +165,8 @@ class RunningService:
         Raises ConfigurationError where a VPN cannot have its interface.
         """
         tunnel, turn = self._shared.tunnel, self._turn
+        if tunnel is not None:
+            tunnel.on_gone = self.stop_accepting
         if tunnel is None or turn is None:
             self._begin()
         elif (waiting := tunnel.start(self._clone, turn, self._begin)) is not None:

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from culvert.vpn.frames import Cutter
+
 from .harness import Culvert, eventually
 from .peers import TlsPeer, client_context
 from .vpn_world import VpnWorld, running
 
-HELLO, PING, PONG, BYE, PACKET, OFFLOADED = 1, 2, 3, 4, 16, 17
+HELLO, PING, BYE, PACKET, OFFLOADED = 1, 2, 4, 16, 17
 
 GREETING: dict[str, object] = {
     "version": 1,
@@ -66,6 +68,15 @@ class Hostile(VpnWorld):
         assert data[0] == HELLO
         found: dict[str, object] = json.loads(data[3:])
         return found
+
+    def echoes(self, peer: TlsPeer, own: str) -> bool:
+        """Whether a ping from this address has an answer."""
+        peer.send(frame(PACKET, packet(own)))
+        cutter = Cutter()
+        while data := peer.recv():
+            for _, body in cutter.feed(memoryview(data)):
+                return body[20] == 0  # an echo reply
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +167,7 @@ def test_what_is_no_packet_is_dropped_and_the_link_goes_on(world: Hostile, sent:
         return bool(world.daemon.log.find(re.escape(reason), mark))
 
     eventually(provoke, reason)  # the log has one such line a second
-    peer.send(frame(PACKET, packet(own[0])))
-    data = b""
-    while len(data) < 3 + 28:
-        data += peer.recv()
-    assert data[0] == PACKET
-    assert data[3 + 20] == 0  # an echo reply
+    assert world.echoes(peer, own[0])
     peer.end()
     world.rest(peer)
 
@@ -177,6 +183,21 @@ def test_an_address_that_is_somebody_else_s_is_not_given(world: Hostile) -> None
     peer.send(hello(own=["10.9.0.2"], fixed=True))
     assert b"this client would have 10.9.0.2" in world.rest(peer)
     world.daemon.await_log("is refused: this client would have 10.9.0.2", since=mark)
+
+
+def test_a_lease_takes_its_place_over_and_the_older_link_is_ended(world: Hostile) -> None:
+    old = world.dial()
+    old.send(hello())
+    first = world.answer(old)
+    new = world.dial()
+    new.send(hello(lease=first["lease"]))
+    second = world.answer(new)
+    assert second["yours"] == first["yours"]
+    assert second["lease"] != first["lease"]
+    assert b"a newer link takes its place" in world.rest(old)
+    assert world.echoes(new, str(second["yours"])[2:-2])
+    new.end()
+    world.rest(new)
 
 
 def test_routes_that_nobody_allows_are_not_set(world: Hostile) -> None:

@@ -79,6 +79,17 @@ def test_a_process_that_is_killed_is_replaced_and_the_client_comes_back(world: V
         assert world.pings("alpha", "10.9.0.1")
 
 
+def test_an_interface_that_was_removed_comes_back(world: VpnWorld) -> None:
+    server, client = world.server(SERVER), world.client("alpha", CLIENT)
+    with running(server, client):
+        mark = client.log.mark()
+        world.hosts["server"].run("ip link delete cvs0")
+        server.await_log(r"LOG3.*VPN: the interface cvs0 is gone")
+        client.await_log("takes its leave: the interface is gone", since=mark)
+        client.await_log(MET, since=mark)
+        assert world.pings("alpha", "10.9.0.1")
+
+
 def test_a_reload_that_changes_nothing_of_a_vpn_leaves_it_alone(world: VpnWorld) -> None:
     server, client = world.server(SERVER), world.client("alpha", CLIENT)
     with running(server, client):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 
 from culvert.address import UnixPath
 from culvert.config.derived import server_name, verify_policy, vpn
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
-from culvert.config.vpn import Vpn, VpnTransport
+from culvert.config.vpn import Network, Vpn, VpnClient, VpnTransport
 from culvert.config.vpn_values import LOWEST_MTU_6
 
 _OWN = (
@@ -37,7 +36,6 @@ _FORBIDDEN = {
 }
 
 _NO_EFFECT = {
-    "retry": "a VPN's client connects again by itself",
     "failover": "a VPN's client tries its targets in the order in which they stand",
     "healthCheck": "a VPN's client finds out by its own connection",
     "TIMEOUTidle": 'a silent peer is noticed by "tunKeepalive"',
@@ -85,6 +83,7 @@ def check_vpn(draft: Draft, findings: Findings) -> None:
         _check_datagrams(draft, findings)
     (_check_client if draft.value("client") else _check_server)(draft, findings, found)
     _check_addresses(draft, findings, found)
+    _check_clients(draft, findings, found)
 
 
 def _check_datagrams(draft: Draft, findings: Findings) -> None:
@@ -175,6 +174,35 @@ def _check_server(draft: Draft, findings: Findings, found: Vpn) -> None:
         )
 
 
+def _check_clients(draft: Draft, findings: Findings, found: Vpn) -> None:
+    """Report addresses, names and networks that two clients have."""
+    given: dict[object, str] = dict.fromkeys(found.own, "tunAddress")
+    known: list[VpnClient] = []
+    for entry in draft.entries("tunClient"):
+        client: VpnClient = entry.value
+        taken = next((one for one in client.addresses if one in given), None)
+        shared = [(one, route, beyond) for one in known for route in client.routes for beyond in one.routes]
+        beside = next(((one, route) for one, route, beyond in shared if _overlap(route, beyond)), None)
+        if taken is not None:
+            reason = f'"tunClient" gives {client.name} the address {taken}, which "{given[taken]}" has'
+        elif any(one.name.lower() == client.name.lower() for one in known):
+            reason = f'"tunClient" names {client.name} twice'
+        elif beside is not None:
+            reason = (
+                f'"tunClient" has {beside[1]} behind {client.name}, and {beside[0].name} has a part of it'
+            )
+        else:
+            reason = None
+        if reason is not None:
+            findings.error(reason, entry.location, draft.name)
+        given |= dict.fromkeys(client.addresses, f"tunClient = {client.name}")
+        known.append(client)
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
 def _check_addresses(draft: Draft, findings: Findings, found: Vpn) -> None:
     for option, addresses in (
         ("tunPeer", found.peers),
@@ -190,27 +218,6 @@ def _check_addresses(draft: Draft, findings: Findings, found: Vpn) -> None:
                 draft.where("tunPeer"),
                 draft.name,
             )
-    given: dict[object, str] = dict.fromkeys(found.own, "tunAddress")
-    for client in found.clients:
-        for address in client.addresses:
-            if address in given:
-                findings.error(
-                    f'"tunClient = {client.name}" has the address {address}, which is that of '
-                    f'"{given[address]}" already',
-                    draft.where("tunClient"),
-                    draft.name,
-                )
-            given[address] = f"tunClient = {client.name}"
-    for one, other in combinations(found.clients, 2):
-        if one.name.lower() == other.name.lower():
-            findings.error(f'"tunClient" names {one.name} twice', draft.where("tunClient"), draft.name)
-        for route in one.routes:
-            if any(route.overlaps(beyond) for beyond in other.routes if beyond.version == route.version):
-                findings.error(
-                    f'"tunClient" has {route} behind {one.name} and, in part at least, behind {other.name}',
-                    draft.where("tunClient"),
-                    draft.name,
-                )
     six = any(one.version == 6 for one in (*found.own, *found.pools, *found.peers))
     if six and found.mtu is not None and found.mtu < LOWEST_MTU_6:
         findings.error(

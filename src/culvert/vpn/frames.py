@@ -7,6 +7,7 @@
                                  OFFLOADED alone
 
 The length counts the body alone, without the virtio header: so 16 bits are enough for the longest packet.
+Two kinds are of streams alone, and stand for a PACKET: those of `vpn.brief`.
 A stream of whole messages is cut in place, without a copy; only what is left of one that is not complete yet
 is kept. Nothing of a length that no message may have is ever waited for.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from culvert.vpn import brief
 from culvert.vpn.transport import MESSAGE_LIMIT, VIRTIO, FrameError, Kind
 
 HEADER = 3
@@ -23,13 +25,17 @@ HEADER = 3
 LONGEST = HEADER + VIRTIO + 65535
 """Bytes of the longest message with its header."""
 
-_KINDS = {int(kind): kind for kind in Kind}
+BRIEF = {4: 20, 6: 22}
+"""The kinds of a small packet of IPv4 and of IPv6 without what its header has in common with the last."""
+
+_VERSIONS = {kind: version for version, kind in BRIEF.items()}
+_KINDS = {int(kind): kind for kind in Kind} | dict.fromkeys(_VERSIONS, Kind.PACKET)
 _LIMITS = {
     **dict.fromkeys((Kind.HELLO, Kind.BYE), MESSAGE_LIMIT),
     **dict.fromkeys((Kind.PING, Kind.PONG), 64),
     **dict.fromkeys((Kind.PACKET, Kind.OFFLOADED), 65535),
 }
-_EXTRA = {int(kind): VIRTIO if kind is Kind.OFFLOADED else 0 for kind in Kind}
+_EXTRA = {number: VIRTIO if kind is Kind.OFFLOADED else 0 for number, kind in _KINDS.items()}
 
 Message = tuple[Kind, memoryview]
 """A message: its kind, and its body with the virtio header that it may begin with."""
@@ -52,10 +58,11 @@ def write_header(buffer: bytearray, end: int, kind: int, length: int) -> None:
 class Cutter:
     """Cuts what a stream brings into messages."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_headers", "_rest")
 
     def __init__(self) -> None:
         self._rest = bytearray()
+        self._headers = brief.Headers()
 
     @property
     def kept(self) -> int:
@@ -91,5 +98,7 @@ class Cutter:
             if kind < Kind.PACKET:  # rare; what is said in answer to it may overwrite the buffer
                 body, data = memoryview(bytes(body)), memoryview(bytes(data[end:]))
                 position, size = 0, len(data)
+            elif number in _VERSIONS:
+                body = memoryview(self._headers.restore(_VERSIONS[number], bytes(body)))
             yield kind, body
         self._rest = bytearray(data[position:])

@@ -11,6 +11,7 @@ With one session alone the interface is not read meanwhile, so that the kernel h
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import os
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Hub:
         self.local: Directory[bool] = Directory()
         """What peers may send to: this end's addresses, and the networks behind it."""
         self.on_resume: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[OSError], None] = lambda _: None
         self._refuse = refuse
         self._received = scratch.received
         self._into = [memoryview(scratch.received)[HEADROOM - VIRTIO :]]
@@ -119,7 +121,10 @@ class Hub:
         for turn in range(BATCH):
             try:
                 count = readv(fd, into)
-            except OSError:  # nothing more, or the interface was taken down by somebody
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._lose(error)
                 break
             transport = self._forward(count - VIRTIO)
             if transport is None:
@@ -133,6 +138,12 @@ class Hub:
                 break
         for transport in touched:
             transport.flush()
+
+    def _lose(self, error: OSError) -> None:
+        """The interface was removed by somebody: its descriptor would be readable for ever."""
+        if error.errno != errno.EINTR:
+            self.close()
+            self.on_lost(error)
 
     def _forward(self, count: int) -> Transport | None:
         """Send the packet that was read to whose it is; whom it was given to."""

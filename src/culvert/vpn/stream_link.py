@@ -18,8 +18,9 @@ from culvert.errors import os_reason
 from culvert.readiness import Interest, Readiness
 from culvert.stream import End, Stream
 from culvert.tls.engine import Engine, Status
-from culvert.vpn.frames import HEADER, Cutter, message, write_header
-from culvert.vpn.transport import MESSAGE_LIMIT, VIRTIO, FrameError, Kind, Receiver
+from culvert.vpn import brief
+from culvert.vpn.frames import BRIEF, HEADER, Cutter, message, write_header
+from culvert.vpn.transport import MESSAGE_LIMIT, PACKET_LIMIT, VIRTIO, FrameError, Kind, Receiver
 
 CONTROL_LIMIT = 256 * 1024
 """Most ciphertext that may wait for a peer who does not read: what makes more than that is no packet."""
@@ -66,6 +67,7 @@ class StreamLink:
             readiness, stream.fileno(), self._readable, self._writable, on_failure=self._failed
         )
         self._cutter = Cutter()
+        self._headers = brief.Headers()
         self._receiver: Receiver
         self._unsent: bytearray | None = None
         self._encrypted = 0
@@ -129,6 +131,8 @@ class StreamLink:
         self._push()
 
     def send_packet(self, start: int, count: int, offloaded: bool) -> None:
+        if count <= brief.LIMIT and not offloaded and self._send_briefly(start, count):
+            return
         if offloaded:
             first = start - VIRTIO
             kind = Kind.OFFLOADED
@@ -136,8 +140,26 @@ class StreamLink:
             first = start
             kind = Kind.PACKET
         write_header(self._received, first, kind, count)
-        size = start + count - first + HEADER
-        self._engine.write(first - HEADER, size)
+        self._encrypt(first - HEADER, start + count, count)
+
+    def _send_briefly(self, start: int, count: int) -> bool:
+        """Send a small packet without what its header has in common with the last; False where it has not."""
+        version = self._received[start] >> 4
+        span = brief.SPANS.get(version, PACKET_LIMIT)
+        if count < span:
+            return False
+        head = self._headers.shorten(version, bytes(self._received[start : start + span]))
+        if head is None:
+            return False
+        first = start + span - len(head)
+        self._received[first : start + span] = head
+        write_header(self._received, first, BRIEF[version], start + count - first)
+        self._encrypt(first - HEADER, start + count, count)
+        return True
+
+    def _encrypt(self, first: int, end: int, count: int) -> None:
+        size = end - first
+        self._engine.write(first, size)
         self._records += 1 + (count >> 14)
         self.sent_to_tls += count
         self._encrypted += size

@@ -10,8 +10,8 @@ class Tally:
     """Numbers of packets and bytes of one VPN since its process began, for the list and for metrics.
 
     An offloaded packet counts once. Dropped were: `busy`, because a peer's link had no room; `unroutable`,
-    because nobody has their destination; `malformed`, for they were no packets; `spoofed`, whose source was not
-    their sender's; `strayed`, whose destination was not for their sender to reach.
+    because nobody has their destination; `malformed`, no packets at all; `spoofed`, whose source was not
+    their sender's; `strayed`, whose destination was not for that one to reach.
     """
 
     packets_in: int = 0

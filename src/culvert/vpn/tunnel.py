@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from culvert import capabilities
 from culvert.address import IpAddress, unwrapped
 from culvert.config.model import Service
-from culvert.errors import ConfigurationError
+from culvert.errors import ConfigurationError, os_reason
 from culvert.log import Channel
 from culvert.readiness import Readiness
 from culvert.stream import Stream
@@ -37,6 +37,13 @@ FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0
 """Seconds between attempts to have the interface, where it cannot be had after a reload."""
 
 
+LAST_WORDS = 0.2
+"""Seconds for what was told to peers to leave."""
+
+LOST = 3
+"""Exit status of a process whose interface was removed: that of a start that failed."""
+
+
 class Tunnel:
     """The VPN of one service. `start` it; it says `opened` once there is an interface."""
 
@@ -48,12 +55,15 @@ class Tunnel:
         self._loop = readiness.loop
         self._hub = hub
         hub.on_resume = self._check_renewal
+        hub.on_lost = self._lose
         self._fd = -1
         self._routing: Routing | None = None
         self._offload = Offload.NONE
         self._part: ServerPart | ClientPart
         self._opened: Callable[[], None] = lambda: None
         self.on_met: Callable[[], None] = lambda: None
+        self.on_gone: Callable[[], None] = lambda: None
+        """Called when the interface was removed: nobody is to be let in any more."""
         self.on_due: Callable[[], None] = lambda: None
         """Called when it is time for a client's link with new keys."""
 
@@ -166,9 +176,13 @@ class Tunnel:
             peer, way = session.peer.shown, session.transport.name
             yield f"VPN {self._config.device}: {network} is {peer} over {way}"
 
-    def stop(self) -> None:
-        """Carry nothing more."""
-        self._hub.close()
+    def _lose(self, error: OSError) -> None:
+        """End the process, which without its interface is of no use: its successor makes another one."""
+        self._log.error(f"VPN: the interface {self._config.device} is gone: {os_reason(error)}")
+        for session in tuple(self._hub.sessions):
+            session.part("the interface is gone")
+        self.on_gone()
+        self._loop.call_later(LAST_WORDS, os._exit, LOST)
 
 
 def names_of(certificate: bytes) -> tuple[str, ...]:
