@@ -1,8 +1,9 @@
 """`python -m bench.vpn.loss`, from the repository's top folder: one TCP flow through a VPN over a lossy link.
 
 Culvert's own VPN over TLS and over DTLS between the same two hosts, on one kernel (user-mode Linux with
-sch_netem), measured by turns: TCP inside TCP has every loss repaired twice, and the outer one makes the inner one wait.
-Exit status 0 when everything was measured, 1 when something failed, 2 when the bench could not begin.
+sch_netem), measured by turns: TCP inside TCP has every loss repaired twice, and the outer one makes the
+inner one wait. Exit status 0 when everything was measured, 1 when something failed, 2 when the bench could
+not begin.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from typing import Any
 from bench import machine, peers
 from bench.errors import MeasureError
 from bench.uml.guest import report
-from bench.uml.hosts import Daemon, Host, eventually
+from bench.uml.hosts import Daemon, Host, eventually, link
 from bench.uml.machine import boot, missing
-from bench.vpn.networks import FAR, INTERFACE, MODULES, Networks
+from bench.vpn.networks import MODULES
 
 TRANSPORTS = ("tls", "dtls")
+
+NEAR, FAR = "192.0.2.1", "198.51.100.1"
 
 _FLOW_PORT = 5201
 _DAEMON = "foreground = yes\nsyslog = no\npid =\ndebug = 6\n"
@@ -55,26 +58,38 @@ def run(parameters: dict[str, Any]) -> None:
     """In the guest: report a record for each flow, of `rounds` rounds, each `seconds` long, with `delay` in
     milliseconds and `loss` in per cent each way, and the path of a `certificate`.
     """
-    networks = Networks()
-    for host in (networks.near, networks.far):
-        # Each packet of the link meets its own fate: none of 64 kB is lost as a whole.
-        host.run("ip", "link", "set", INTERFACE, "gso_max_segs", "1", "gso_max_size", "1500")
+    path = _Path()
     with contextlib.ExitStack() as stack:
         for transport in TRANSPORTS:
-            stack.enter_context(_tunnel(networks, transport, parameters["certificate"]))
-        for host in (networks.near, networks.far):
-            host.impair(INTERFACE, delay=parameters["delay"], loss=parameters["loss"])
+            stack.enter_context(_tunnel(path, transport, parameters["certificate"]))
+        for interface in ("near", "far"):
+            path.router.impair(interface, delay=parameters["delay"], loss=parameters["loss"])
         for number in range(1, parameters["rounds"] + 1):
-            report(round=number, road="direct", rate=_rate(networks, FAR, parameters["seconds"]))
+            report(round=number, road="direct", rate=_rate(path, FAR, parameters["seconds"]))
             for transport in TRANSPORTS:
-                rate = _rate(networks, _PLACES[transport][1], parameters["seconds"])
+                rate = _rate(path, _PLACES[transport][1], parameters["seconds"])
                 report(round=number, road=transport, rate=rate)
-        for host in (networks.near, networks.far):
-            host.mend(INTERFACE)
+
+
+class _Path:
+    """Two hosts and a router between them, where packets are delayed and lost.
+
+    The kernel hands a host's own packets to netem up to 64 kB at a time, TCP's and UDP's alike, and one draw
+    would decide on all of that. So they are cut as they leave the host, and lost one by one in the router.
+    """
+
+    def __init__(self) -> None:
+        self.near, self.router, self.far = Host("near"), Host("router"), Host("far")
+        link((self.near, "eth0", f"{NEAR}/24"), (self.router, "near", "192.0.2.254/24"))
+        link((self.far, "eth0", f"{FAR}/24"), (self.router, "far", "198.51.100.254/24"))
+        self.near.route("default", "via", "192.0.2.254")
+        self.far.route("default", "via", "198.51.100.254")
+        for host in (self.near, self.far):
+            host.run("ip", "link", "set", "eth0", "gso_max_segs", "1")
 
 
 @contextlib.contextmanager
-def _tunnel(networks: Networks, transport: str, certificate: str) -> Iterator[None]:
+def _tunnel(path: _Path, transport: str, certificate: str) -> Iterator[None]:
     port, server, client = _PLACES[transport]
     words = {
         "far": FAR,
@@ -85,28 +100,28 @@ def _tunnel(networks: Networks, transport: str, certificate: str) -> Iterator[No
         "client": client,
     }
     with contextlib.ExitStack() as stack:
-        far = _started(networks.far, transport, _SERVER.format(**words))
+        far = _started(path.far, transport, _SERVER.format(**words))
         stack.callback(far.end)
         far.await_line("Accepting new connections")
-        near = _started(networks.near, transport, _CLIENT.format(**words))
+        near = _started(path.near, transport, _CLIENT.format(**words))
         stack.callback(near.end)
         near.await_line(f"VPN: this end has .* over {transport.upper()} ")
         yield
 
 
 def _started(host: Host, transport: str, section: str) -> Daemon:
-    path = Path("/run", f"{host.name}-{transport}.conf")
-    path.write_text(_DAEMON + section)
-    return host.start(f"culvert-{transport}", sys.executable, "-m", "culvert", "run", str(path))
+    file = Path("/run", f"{host.name}-{transport}.conf")
+    file.write_text(_DAEMON + section)
+    return host.start(f"culvert-{transport}", sys.executable, "-m", "culvert", "run", str(file))
 
 
-def _rate(networks: Networks, address: str, seconds: float) -> float:
+def _rate(path: _Path, address: str, seconds: float) -> float:
     """What one TCP flow carries, in MB/s."""
-    server = networks.far.start("iperf3", "iperf3", "--server", "--one-off")
+    server = path.far.start("iperf3", "iperf3", "--server", "--one-off")
     try:
-        eventually(lambda: _FLOW_PORT in networks.far.listening(), "iperf3 listening")
+        eventually(lambda: _FLOW_PORT in path.far.listening(), "iperf3 listening")
         words = ("--client", address, "--time", str(seconds), "--json")
-        outcome = json.loads(networks.near.run("iperf3", *words, seconds=seconds + 60))
+        outcome = json.loads(path.near.run("iperf3", *words, seconds=seconds + 60))
     finally:
         server.end()
     return float(outcome["end"]["sum_received"]["bits_per_second"]) / 8e6

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from culvert.address import UnixPath
-from culvert.config.derived import server_name, verify_policy, vpn
+from culvert.config.derived import server_name, verify_policy, versions, vpn
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
+from culvert.config.model import TlsVersion
 from culvert.config.vpn import Network, Vpn, VpnClient, VpnTransport
 from culvert.config.vpn_values import LOWEST_MTU_6
 
@@ -94,6 +95,14 @@ def _check_datagrams(draft: Draft, findings: Findings) -> None:
             f'"transport = dtls" goes over the internet, and "{here} = {paths[0].value}" is a Unix socket',
             paths[0].location,
             draft.name,
+        )
+    oldest, newest = versions(draft)
+    if not oldest <= TlsVersion.TLS1_2 <= newest:
+        findings.error(
+            '"transport = dtls" is DTLS 1.2, as good as TLS 1.2, which "sslVersion" leaves out',
+            draft.where("transport"),
+            draft.name,
+            'have sslVersionMin = TLSv1.2 at most, or "transport = tls"',
         )
     if draft.value("protocol") is not None:
         findings.error(
