@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from culvert.address import show
 from culvert.conversation import ClearPeer
 from culvert.errors import os_reason
 from culvert.negotiate.proxy_header import HeaderReader, ProxyHeaderError
@@ -75,3 +76,14 @@ class _Proxy(ClearPeer):
     def _note_end(self, begun: bool) -> None:
         if not begun:
             self._client.leave()
+
+
+def shown(shared: Shared, accepted: Stream | None, address: InternetAddress | None) -> str:
+    """How the log calls a client, or what stands in its place."""
+    if address is not None:
+        return show(address)
+    if accepted is None and shared.config.vpn is not None:
+        return f"interface {shared.config.vpn.device}"
+    if accepted is None:
+        return f"program {shared.config.exec}"
+    return "unix socket" if isinstance(accepted, socket.socket) else "standard input"

@@ -9,6 +9,8 @@ import ctypes
 import os
 from collections.abc import Iterable
 
+CAP_DAC_READ_SEARCH = 2
+CAP_NET_ADMIN = 12
 CAP_NET_RAW = 13
 
 _PR_SET_KEEPCAPS = 8
@@ -65,6 +67,13 @@ def keep_only(capabilities: Iterable[int]) -> None:
         sets[number // 32].permitted |= 1 << number % 32
     header = _Header(_VERSION_3, _CALLING_PROCESS)
     _call("capset", ctypes.byref(header), sets)
+
+
+def relinquish(number: int) -> None:
+    """Give up this one, and keep what else there is. Raises OSError."""
+    had = permitted()
+    if had >> number & 1:
+        keep_only(one for one in range(_HIGHEST + 1) if one != number and had >> one & 1)
 
 
 def permitted() -> int:

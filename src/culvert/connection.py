@@ -13,12 +13,13 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from culvert import program_variables, sockopt
 from culvert.address import HostPort, show
 from culvert.admission import Place
-from culvert.arrival import arrive
+from culvert.arrival import arrive, shown
 from culvert.config.model import Transparent
 from culvert.conversation import ClearPeer, Conversation, Peer, TlsPeer
 from culvert.errors import BackendError, ConnectError, os_reason
@@ -36,18 +37,12 @@ from culvert.stream import End, Stream
 from culvert.summary import Summary
 from culvert.tally import Cell
 from culvert.targets import Endpoint
+from culvert.terminal import UNHEARD, Terminal
 from culvert.tls.engine import Engine
 from culvert.tls.failure import TlsError
-from culvert.transparent import ClientSource, original_destination
-
-
-def _shown(shared: Shared, accepted: Stream | None, address: InternetAddress | None) -> str:
-    if address is not None:
-        return show(address)
-    if accepted is None:
-        return f"program {shared.config.exec}"
-    return "unix socket" if isinstance(accepted, socket.socket) else "standard input"
-
+from culvert.transparent import route
+from culvert.vpn.datagram.link import DatagramLink
+from culvert.vpn.stream_link import StreamLink
 
 WITH_WORKER = "with its worker"
 """Why a connection ends that nobody has ended by itself."""
@@ -110,13 +105,13 @@ class Connection:
         self._leave: Callable[[Endpoint], None] | None = None
         self._target = "the target"
         self._asked = 0.0
-        self._relay: Relay | None = None
+        self._relay: Relay | StreamLink | DatagramLink | None = None
         self._program: Program | None = None
         self.parting = False
         """Whether it was told to end, and its peers are told."""
         self.over = False
         """Whether nothing is carried any more: its ends are being closed."""
-        self.peer = _shown(shared, accepted, address)
+        self.peer = shown(shared, accepted, address)
         self.ident = ident
         self.started = shared.readiness.loop.time()
 
@@ -262,7 +257,7 @@ class Connection:
         """Hold that the client may come in: the one whom the proxy in front of it names, if there is one."""
         self._ends = await arrive(self._shared, accepted, self._address, self._presence)
         self._address = self._ends.source
-        self.peer = _shown(self._shared, accepted, self._address)
+        self.peer = shown(self._shared, accepted, self._address)
         if self._place is not None and self._shared.config.proxy.accept and self._address is not None:
             self._place.attribute(self._address)
         await self._shared.access.admit(self._ends, self.log)
@@ -304,7 +299,14 @@ class Connection:
                 program_variables.of_client(self._address, self._securing.engine)
             )
             return None
-        source, towards = self._route() if shared.config.transparent is not Transparent.NONE else (None, None)
+        source = towards = None
+        if shared.config.transparent is not Transparent.NONE:
+            taken = shared.config.transparent & (
+                Transparent.SOURCE if self._securing.redirected else Transparent.BOTH
+            )
+            source, towards = route(taken, self._accepted, self._address)
+            if towards is not None:
+                self.log.info(f"The client was going to {show(towards)}")
         self._asked = time.perf_counter()
         if redirect is not None:
             self.log.notice("Redirecting connection")
@@ -325,20 +327,6 @@ class Connection:
             name = self._shared.config.name
             self.log.notice(f"Service [{name}] connected remote server from {show(sock.getsockname())}")
         return endpoint.sockaddr
-
-    def _route(self) -> tuple[ClientSource | None, InternetAddress | None]:
-        """From where and to where `transparent` leads. Raises BackendError where that cannot be."""
-        transparent, towards, source = self._shared.config.transparent, None, None
-        if Transparent.DESTINATION in transparent and not self._securing.redirected:
-            if not isinstance(self._accepted, socket.socket) or self._accepted.family == socket.AF_UNIX:
-                raise BackendError(
-                    "transparent: only a client that comes over the internet has a destination"
-                )
-            towards = original_destination(self._accepted)
-            self.log.info(f"The client was going to {show(towards)}")
-        if Transparent.SOURCE in transparent:
-            source = ClientSource.of(self._address, keep_port=towards is None)
-        return source, towards
 
     def _stream(self, side: Side) -> Stream:
         if side is Side.CLIENT and side not in self._streams:
@@ -361,21 +349,31 @@ class Connection:
         status = program.status or 0
         how = f"exited with status {status}" if status >= 0 else f"was ended by signal {-status}"
         self.log.info(f"Program (PID={program.pid}) {how}")
-        if self._relay is not None:
+        if isinstance(self._relay, Relay):
             self._relay.plain_exits()
 
     # --- carrying and closing ---
 
     async def _carry(self) -> End:
         shared, engine = self._shared, self._securing.established
-        plain = Side.CLIENT if shared.config.client else Side.SERVER
         limits = Limits(shared.config.timeout_idle, shared.config.timeout_close)
         assert self._tls is not None  # noqa: S101  `_secure` was here
-        relay = Relay(
-            shared.readiness, engine, self._tls, self._stream(plain), limits, carried=shared.counters.carried
-        )
+        relay: Relay | StreamLink
+        if shared.tunnel is not None:
+            name = self._target if shared.config.client else self.peer
+            known = self._securing.verified_certificate
+            relay = shared.tunnel.link(engine, self._tls, name, known, self.log)
+        else:
+            stream = self._stream(Side.CLIENT if shared.config.client else Side.SERVER)
+            if isinstance(stream, Terminal):
+                await stream.composed()
+            relay = Relay(
+                shared.readiness, engine, self._tls, stream, limits, carried=shared.counters.carried
+            )
+            if isinstance(stream, Terminal):
+                stream.hang_up = partial(relay.abort, End.UNANSWERED, UNHEARD)
         self._relay = relay
-        if self._program is not None and self._program.status is not None:
+        if isinstance(relay, Relay) and self._program is not None and self._program.status is not None:
             shared.readiness.loop.call_soon(relay.plain_exits)  # it was quicker than we
         if engine.version != "TLSv1.3":
             self.tls_answered()  # the session is complete with the handshake
@@ -414,7 +412,7 @@ class Connection:
     def _log_summary(self, end: End, level: Level | None) -> None:
         """The closing line in stunnel's words, and what else there is to tell: in its object, or a line."""
         relay, log = self._relay, self.log
-        sent = (relay.sent_to_tls, relay.sent_to_plain) if relay is not None else (0, 0)
+        sent = self.sent
         level, detailed = level or Level.NOTICE, level or Level.INFO
         fields = None
         if log.enabled(level if log.structured else detailed):
@@ -430,10 +428,12 @@ class Connection:
         line = f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket"
         log.write(level, line, fields)
 
-    def _log_end(self, relay: Relay, end: End) -> None:
-        if relay.reason is not None and end in (End.TLS_FAILED, End.RESET):
+    def _log_end(self, relay: Relay | StreamLink | DatagramLink, end: End) -> None:
+        if relay.reason is not None and end in (End.TLS_FAILED, End.RESET, End.NEGOTIATION_FAILED):
             self._shared.failed(self.peer, end, relay.reason)
         match end:
+            case End.NEGOTIATION_FAILED:
+                self.log.error(f"VPN: {self.peer}: {relay.reason}")
             case End.TLS_FAILED:
                 self.log.error(f"SSL_read: {relay.reason}")
             case End.RESET:
@@ -441,7 +441,7 @@ class Connection:
             case End.IDLE:
                 self.log.info("TIMEOUTidle exceeded: sending reset")
             case End.UNANSWERED:
-                self.log.info("TIMEOUTclose exceeded: closing")
+                self.log.info(f"{relay.reason or 'TIMEOUTclose exceeded'}: closing")
 
     async def _close_streams(self, end: End) -> None:
         reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED, End.REFUSED)

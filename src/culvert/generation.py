@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from culvert import capabilities, libwrap, privileges, targets, transparent, worker
+from culvert import capabilities, libwrap, posts, privileges, targets, transparent, worker
 from culvert.activation import Activation, Passed, remarks
-from culvert.address import Address, UnixPath, show
+from culvert.address import show
 from culvert.admin.door import Door, open_door
 from culvert.admin.operations import Supervised
 from culvert.admin.overview import DAEMON, Overview
@@ -32,10 +32,11 @@ from culvert.ledger import Ledger
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import KINDS, Channel, Level, Log, open_log
 from culvert.metrics import Event, loss_counter, note
+from culvert.posts import Posts, vpn_files
 from culvert.service import Prepared
-from culvert.source import Source
+from culvert.source import Source, anchored
 from culvert.tally import Cell
-from culvert.tls import fips, psk
+from culvert.tls import datagram_context, fips, psk
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
 from culvert.tls.lifetime import Lifetime
@@ -70,6 +71,8 @@ class Generation:
     """What its workers and those before them hold; None where nothing was ever limited."""
     descriptors: DescriptorLimit | None
     """Where this process has raised its own: programs get the one of before."""
+    posts: Posts
+    """What each worker does."""
     door: Door | None = None
     """Where the admin endpoint is, where there is one."""
     jailed: bool = False
@@ -84,8 +87,7 @@ class Generation:
     def summary(self) -> str:
         """What it serves, in a few words."""
         count = len(self.services)
-        workers = self.workers - (self.door is not None)
-        processes = f"{workers} worker(s)" if self.workers else "one process"
+        processes = f"{self.workers} worker(s)" if self.workers else "one process"
         return f"Serving {count} service(s) with {processes}"
 
     def announce(self) -> None:
@@ -100,16 +102,26 @@ class Generation:
         main.info("Accepting new connections")
 
     def run_worker(self, control: socket.socket, index: int) -> int:
-        door, ledger = self.door, self.ledger
-        if door is None or ledger is None or not self.administers(index):
-            for bound in door.bound if door is not None else ():
-                bound.sock.close()
-            self.close_jail()
-            return worker.serve(self.assignment(index), control)
+        door = self.door
+        if self.administers(index):
+            return self._run_endpoint(control)
+        for bound in door.bound if door is not None else ():
+            bound.sock.close()
+        clone = self.posts.take_up(index)
+        self.close_jail(posts.POWERS if self.posts.is_vpn(index) else frozenset())
+        if self.posts.is_vpn(index) and self.identity is None:
+            posts.give_up_powers()
+        assignment = self.assignment(index)
+        mine = self.posts.services_of(index)
+        return worker.serve(dataclasses.replace(assignment, services=mine, clone=clone), control)
+
+    def _run_endpoint(self, control: socket.socket) -> int:
         # No other process needs the libraries of these.
         from culvert.admin.endpoint import Endpoint  # noqa: PLC0415
         from culvert.admin.process import AdminProcess  # noqa: PLC0415
 
+        door, ledger = self.door, self.ledger
+        assert door is not None and ledger is not None  # noqa: S101  a post without a door is none
         for bound in self._listening():
             bound.sock.close()
         ledger.claim(serves=False)
@@ -123,19 +135,19 @@ class Generation:
         return worker.obey(make, self.log, self.main, control)
 
     def administers(self, index: int) -> bool:
-        return self.door is not None and index == self.workers - 1
+        return index == self.posts.administrator
 
     def note(self, event: Event) -> None:
         if self.door is not None and self.ledger is not None:
             note(self.ledger.tally(DAEMON), event)
 
-    def close_jail(self) -> None:
-        """Give up in this process, for good, what it takes to prepare but not to serve."""
+    def close_jail(self, powers: frozenset[int] = frozenset()) -> None:
+        """Give up in this process, for good, what it takes to prepare but not to serve, but for `powers`."""
         worker.preload()
         privileges.drop(self.options.chroot, None)
         self.log.enter_jail()
         self.jailed = True
-        privileges.drop(None, self.identity, self._kept_powers())
+        privileges.drop(None, self.identity, powers or self._kept_powers())
 
     def _kept_powers(self) -> frozenset[int]:
         """What it takes to serve, or to reload in this process, and only root has."""
@@ -183,7 +195,8 @@ class Generation:
 
     def _listening(self) -> list[Bound]:
         """What its services listen on."""
-        return [bound for one in self.services if one.listener is not None for bound in one.listener.bound]
+        listeners = [one.listener for one in self.services if one.listener is not None]
+        return [bound for one in listeners for bound in (*one.bound, *one.datagrams)]
 
     def _without(self, other: Generation | None) -> list[Bound]:
         kept = set(other.bound()) if other is not None else set()
@@ -195,26 +208,6 @@ def _announce_listener(main: Channel, name: str, listener: Listener) -> None:
         main.info(f"Service [{name}] (FD={sock.fileno()}) bound to {show(sock.getsockname())}")
     for refusal in listener.refusals:
         main.warning(f"Binding service [{name}] to {refusal.address}: {refusal.reason} ({refusal.errno})")
-
-
-def _anchored(service: Service) -> Service:
-    """A service whose paths mean the same when the daemon has changed its directory.
-
-    Those that are used while it serves: what is read at start is read in the directory of the start.
-    """
-    return dataclasses.replace(
-        service,
-        ca_path=None if service.ca_path is None else str(Path(service.ca_path).absolute()),
-        crl_path=None if service.crl_path is None else str(Path(service.crl_path).absolute()),
-        # A program without a slash is looked for in PATH.
-        exec=str(Path(service.exec).absolute()) if service.exec and "/" in service.exec else service.exec,
-        connect=tuple(_anchored_target(target) for target in service.connect),
-        redirect=None if service.redirect is None else _anchored_target(service.redirect),
-    )
-
-
-def _anchored_target(target: Address) -> Address:
-    return UnixPath(str(Path(target.path).absolute())) if isinstance(target, UnixPath) else target
 
 
 def no_terminal(path: str) -> bytes:
@@ -284,10 +277,11 @@ class _Build:
         options, identity = self._standing(configuration.options)
         services = configuration.services
         if options.chroot is None:
-            services = tuple(_anchored(service) for service in services)
+            services = tuple(anchored(service) for service in services)
         ledger = self._ledger(options, services)
         doubts = transparent.limits(services)
         watched = Watched.of(services, options.chroot) if options.watch else None
+        contents = vpn_files(services, options.chroot)
         contexts = self._contexts(services)
         jailed = self._previous is not None and self._previous.jailed
         self._passed = self._activation.assign(services)
@@ -317,7 +311,7 @@ class _Build:
         return Generation(
             options,
             log,
-            _process_count(options),
+            _worker_count(options),
             identity,
             prepared,
             ConnectionNumbers() if self._previous is None else self._previous.numbers,
@@ -325,6 +319,7 @@ class _Build:
             watched,
             ledger,
             self._descriptors,
+            Posts(_worker_count(options), options, prepared, contents),
             door,
             jailed,
         )
@@ -391,6 +386,7 @@ class _Build:
                 self._turn(service),
                 libwrap.load(service),
                 gate_of.get(service.name),
+                datagrams=datagram_context.made(service, self._phrases),
             )
             for service, context, listener in parts
         )
@@ -422,11 +418,13 @@ class _Build:
         if service.accept is None:
             return None
         if service.name in self._passed:
-            return Listener(service, _owner(service), tuple(one.bound for one in self._passed[service.name]))
+            bound = tuple(one.bound for one in self._passed[service.name])
+            return self._binder.accompany(Listener(service, _owner(service), bound))
         return self._binder.listen(service, _owner(service))
 
     def _turn(self, service: Service) -> Turn | None:
-        if service.accept is not None or service.server_names or self._inetd:
+        elsewhere = service.accept is not None or service.server_names or self._inetd
+        if elsewhere and service.vpn is None:
             return None
         known = self._previous.turns if self._previous is not None else {}
         return known.get(service.name) or Turn(service.name)
@@ -456,10 +454,9 @@ def _report_descriptors(demand: Demand, limit: int, main: Channel) -> None:
         main.info(f"A process may open {limit} descriptors, enough for {demand.room(limit)} connections")
 
 
-def _process_count(options: GlobalOptions) -> int:
-    """How many workers, and one process more for the admin endpoint; that of no fork has no other."""
-    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
-    return workers + 1 if workers and options.admin is not None else workers
+def _worker_count(options: GlobalOptions) -> int:
+    """How many workers serve; 0 is this process alone."""
+    return len(os.sched_getaffinity(0)) if options.workers is None else options.workers
 
 
 def _counted(prepared: tuple[Prepared, ...], ledger: Ledger) -> tuple[Prepared, ...]:

@@ -13,7 +13,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from culvert import sockopt, transparent
 from culvert.address import Address, HostPort, UnixPath, show, unwrapped
@@ -136,7 +136,9 @@ class Bound:
 
     def serves(self, other: socket.socket, address: SocketAddress) -> bool:
         """Whether this is what `other`, a socket that is not bound yet, would become at `address`."""
-        if self.sock.family != other.family or _only_ipv6(self.sock) != _only_ipv6(other):
+        if (self.sock.family, self.sock.type) != (other.family, other.type):
+            return False
+        if _only_ipv6(self.sock) != _only_ipv6(other):
             return False
         if self.file is not None:
             return self.file.is_at(str(address))
@@ -146,6 +148,8 @@ class Bound:
         """Whether `other`, bound to this address, would take connections that this one takes."""
         mine = self.address
         if isinstance(mine, str) or isinstance(address, str) or mine[1] != address[1]:
+            return False
+        if self.sock.type != other.type:
             return False
         if self.sock.family == other.family:
             return mine[0] == address[0] or not _WILDCARDS.isdisjoint((mine[0], address[0]))
@@ -219,11 +223,18 @@ class Listener:
     owner: Owner
     bound: tuple[Bound, ...]
     refusals: tuple[Refusal, ...] = ()
+    datagrams: tuple[Bound, ...] = ()
+    """Sockets of UDP beside those of TCP, at the same addresses, where the service takes datagrams."""
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The sockets themselves."""
         return tuple(bound.sock for bound in self.bound)
+
+    def close(self) -> None:
+        """Let go of all of it in this process alone."""
+        for bound in (*self.bound, *self.datagrams):
+            bound.sock.close()
 
     def take_over(self) -> list[str]:
         """Give the sockets what this service asks for; returns what could not be done, a sentence each.
@@ -258,7 +269,7 @@ class Binder:
         if isinstance(service.accept, UnixPath):
             return self._listen_unix(service, service.accept.path, owner)
         if isinstance(service.accept, HostPort):
-            return self._listen_internet(service, service.accept, owner)
+            return self.accompany(self._listen_internet(service, service.accept, owner))
         raise TypeError(f"service {service.name} has no accept")
 
     def listen_privately(
@@ -301,6 +312,28 @@ class Binder:
         if not found:
             raise failure or OSError(errno.EADDRNOTAVAIL, "no address")
         return tuple(found)
+
+    def accompany(self, listener: Listener) -> Listener:
+        """Listen for datagrams at the same addresses, where the service takes them.
+
+        Raises ConfigurationError.
+        """
+        service = listener.service
+        if service.vpn is None or not service.vpn.datagrams:
+            return listener
+        found = []
+        for bound in listener.bound:
+            settings = ((*_V6ONLY, 1),) if _only_ipv6(bound.sock) else ()
+            try:
+                found.append(self._obtain(bound.sock.family, bound.address, settings, socket.SOCK_DGRAM))
+            except OSError as error:
+                raise ConfigurationError.single(
+                    f"Binding service [{service.name}] to {show(bound.address)} for UDP failed: "
+                    f"{_reason(error)} ({error.errno})",
+                    service.where("accept"),
+                    service.name,
+                ) from None
+        return replace(listener, datagrams=tuple(found))
 
     def undo(self) -> None:
         """Close what was made here: the generation failed. What is shared stays."""
@@ -351,9 +384,15 @@ class Binder:
                 ) from None
         return Listener(service, owner, (bound,))
 
-    def _obtain(self, family: int, address: SocketAddress, settings: Sequence[sockopt.Setting]) -> Bound:
+    def _obtain(
+        self,
+        family: int,
+        address: SocketAddress,
+        settings: Sequence[sockopt.Setting],
+        kind: int = socket.SOCK_STREAM,
+    ) -> Bound:
         """A listening socket at this address, shared or new. Raises OSError, also for options that fail."""
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(family, kind)
         try:
             sock.setblocking(False)
             sockopt.apply(sock, settings)
@@ -384,7 +423,8 @@ class Binder:
         try:
             with _sharing_their_port([sock, *(bound.sock for bound in overlapping)] if overlapping else []):
                 sock.bind(address)
-                sock.listen(BACKLOG)
+                if sock.type == socket.SOCK_STREAM:
+                    sock.listen(BACKLOG)
         except OSError as error:
             if overlapping and error.errno == errno.EADDRINUSE:
                 raise OverlapError(*error.args) from None

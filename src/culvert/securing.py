@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Awaitable, Hashable
 from typing import Any, NamedTuple, NoReturn
 
 from culvert.admission import Place
@@ -108,7 +108,7 @@ class Securing:
         engine = self._new_engine(stream)
         if hello is not None:
             engine.feed_bytes(hello.data)
-        await self._shake_hands(engine, stream)
+        await self._shake_hands(engine, self._handshake(engine, stream))
 
     async def connect(self, stream: Stream, peer: str, endpoint: Endpoint | None) -> None:
         """Shake hands with a server; `endpoint` is None for a program that is one. Raises TlsError."""
@@ -121,7 +121,18 @@ class Securing:
         engine = self._new_engine(stream, name)
         if endpoint is not None:
             self._sessions.offer(_peer_key(endpoint), engine, shared.readiness.loop.time())
-        await self._shake_hands(engine, stream)
+        await self._shake_hands(engine, self._handshake(engine, stream))
+
+    async def associate(
+        self, engine: Engine, handshake: Awaitable[None], peer: str, endpoint: Endpoint | None = None
+    ) -> None:
+        """Shake hands over datagrams: with the server at `endpoint`, or with a client. Raises TlsError.
+
+        `handshake` drives the engine, which is of this service's context.
+        """
+        self._role, self._peer, self.endpoint = _ACCEPT if endpoint is None else _CONNECT, peer, endpoint
+        self._renew_context()
+        await self._shake_hands(engine, handshake)
 
     def result(self, carried: Any) -> Secured:
         """What came of the handshake, for a protocol's second script, which gets `carried` from the first."""
@@ -141,6 +152,12 @@ class Securing:
             key_algorithm=self.shared.context.key_algorithm,
             signature_algorithm=self.shared.context.signature_algorithm,
         )
+
+    @property
+    def verified_certificate(self) -> bytes | None:
+        """The peer's certificate in DER after the handshake; None for one that nobody has verified."""
+        secured = self.result(None)
+        return secured.certificate if secured.verified else None
 
     @property
     def server_name(self) -> str | None:
@@ -184,20 +201,28 @@ class Securing:
 
     def _new_engine(self, stream: Stream, server_name: str | None = None) -> Engine:
         context, tracing, config = self.shared.context, self.shared.tracing, self.shared.config
-        for fault in context.refresh(self.shared.readiness.loop.time()):
-            self.log.warning(fault)
-        self._sessions = context.sessions
+        self._renew_context()
         if tracing.active:
             self.tap = tracing.tap(self.ident, config.name, stream, server=not config.client)
         return context.engine(self.shared.scratch, server_name, self.tap)
 
-    async def _shake_hands(self, engine: Engine, stream: Stream) -> None:
+    def _renew_context(self) -> None:
+        context = self.shared.context
+        for fault in context.refresh(self.shared.readiness.loop.time()):
+            self.log.warning(fault)
+        self._sessions = context.sessions
+
+    def _handshake(self, engine: Engine, stream: Stream) -> Awaitable[None]:
+        presence = self._presence if self._role is _ACCEPT else None
+        shared = self.shared
+        return Handshake(shared.readiness, engine, stream, presence).run(shared.config.timeout_busy)
+
+    async def _shake_hands(self, engine: Engine, handshake: Awaitable[None]) -> None:
         shared = self.shared
         self.engine = engine
         began = time.perf_counter()
         try:
-            presence = self._presence if self._role is _ACCEPT else None
-            await Handshake(shared.readiness, engine, stream, presence).run(shared.config.timeout_busy)
+            await handshake
         except (TlsError, OSError) as error:
             self._log_verification(engine)
             self._refuse(self._fault(error), _cause(error))

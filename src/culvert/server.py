@@ -271,6 +271,10 @@ def _fitting(configuration: Configuration) -> Configuration:
         if name in options.locations:
             text = f'"{name}" would change the whole program: leave it out, or run culvert as a daemon'
             faults.append(Diagnostic(Severity.ERROR, text, options.locations[name]))
+    for service in configuration.services:
+        if service.vpn is not None:
+            text = '"tun" is for a daemon: a VPN has a process of its own'
+            faults.append(Diagnostic(Severity.ERROR, text, service.where("tun"), service.name))
     if faults:
         raise ConfigurationError(faults)
     for name in _NEEDLESS:

@@ -17,6 +17,7 @@ from culvert import sockopt
 from culvert.access import AccessControl
 from culvert.address import show
 from culvert.admission import Gate, Place
+from culvert.association import Association, Datagrams
 from culvert.config import model
 from culvert.connection import Connection
 from culvert.errors import os_reason
@@ -39,9 +40,15 @@ from culvert.stream import Stream
 from culvert.tally import Tally
 from culvert.targets import Connector, Targets, TargetState, Upkeep
 from culvert.tls.context import TlsContext
+from culvert.tls.datagram_context import DatagramContext
 from culvert.tls.engine import Scratch
 from culvert.trace import Tracing
 from culvert.turn import Turn
+from culvert.vpn.datagram.link import DatagramLink
+from culvert.vpn.datagram.uplink import DatagramRedial
+from culvert.vpn.hub import Hub
+from culvert.vpn.redial import Redial
+from culvert.vpn.tunnel import Tunnel
 
 BY_ADMIN = "over the admin endpoint"
 """Why a connection ends that was ended there."""
@@ -77,6 +84,8 @@ class Prepared:
     """Where its numbers are seen by other processes, if they are to be."""
     failures: Failures | None = None
     """Where its failures are seen by them."""
+    datagrams: DatagramContext | None = None
+    """For a VPN that takes datagrams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,8 @@ class Surroundings:
     responders: ResponderClient
     idents: Iterator[int]
     tracing: Tracing
+    clone: int = -1
+    """What a VPN's interface is made of (`vpn.device.open_clone`)."""
 
 
 def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters: Counters) -> Shared:
@@ -96,6 +107,11 @@ def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters
     config, context, loop = prepared.config, prepared.context, surroundings.readiness.loop
     show = None if prepared.tally is None else counters.show_target
     connector = Connector(loop, config, prepared.targets, log, show=show)
+    refusals = Refusals(log, counters, loop.time)
+    tunnel = None
+    if config.vpn is not None:
+        hub = Hub(config.vpn, surroundings.scratch, refusals.refuse)
+        tunnel = Tunnel(config, hub, surroundings.readiness, log)
     return Shared(
         config,
         context,
@@ -110,9 +126,10 @@ def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters
         log,
         counters,
         AccessControl(config, prepared.wrappers),
-        Refusals(log, counters, loop.time),
+        refusals,
         prepared.gate,
         surroundings.tracing,
+        tunnel,
         [],
         prepared.failures,
     )
@@ -129,6 +146,11 @@ class RunningService:
         self._loop = surroundings.readiness.loop
         self._idents = surroundings.idents
         self._shared = share(prepared, surroundings, log, self.counters)
+        self._datagrams = (
+            Datagrams(self._shared, prepared.datagrams, surroundings.responders)
+            if prepared.datagrams is not None
+            else None
+        )
         self._stapling = StapleRenewal(prepared.config, prepared.context, surroundings.responders, log)
         self._upkeep = [
             Upkeep(connector, log)
@@ -137,7 +159,10 @@ class RunningService:
         ]
         self._background: list[asyncio.Task[None]] = []
         self._turn = prepared.turn
+        self._clone = surroundings.clone
         self._sockets = prepared.listener.sockets if prepared.listener is not None else ()
+        datagrams = prepared.listener.datagrams if prepared.listener is not None else ()
+        self._datagram_sockets = [bound.sock for bound in datagrams]
         # All sockets of a listener are of the internet or of the Unix family.
         family = self._sockets[0].family if self._sockets else socket.AF_UNIX
         self._settings = sockopt.settings(prepared.config.socket_options, "l", family)
@@ -149,13 +174,30 @@ class RunningService:
         self._shared.hosts.append(Host(pattern, other._shared))
 
     def start(self) -> None:
-        """Begin to accept; a service without `accept` begins to run its program."""
+        """Begin to accept; a service without `accept` begins to run its program, or to connect its VPN.
+
+        Raises ConfigurationError where a VPN cannot have its interface.
+        """
+        tunnel, turn = self._shared.tunnel, self._turn
+        if tunnel is not None:
+            tunnel.on_gone = self.stop_accepting
+        if tunnel is None or turn is None:
+            self._begin()
+        elif (waiting := tunnel.start(self._clone, turn, self._begin)) is not None:
+            self._background.append(waiting)
+
+    def _begin(self) -> None:
         for sock in self._sockets:
             self._loop.add_reader(sock.fileno(), self._acceptable, sock)
+        if self._datagrams is not None:
+            self._datagrams.listen(self._datagram_sockets, self._welcome)
         if self._stapling.possible:
             self._background.append(self._loop.create_task(self._stapling.run()))
         self._background += [self._loop.create_task(one.run()) for one in self._upkeep if one.possible]
-        if self._turn is not None:
+        if self._shared.tunnel is not None:
+            if self.config.client:
+                self._repeating = self._loop.create_task(self._keep_linked(self._shared.tunnel))
+        elif self._turn is not None:
             self._log.info(f"Starting exec+connect service [{self.config.name}]")
             self._repeating = self._loop.create_task(self._repeat(self._turn))
 
@@ -167,6 +209,16 @@ class RunningService:
                 task.cancel()  # what it has found serves those who are still to come
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
+            if self._datagrams is not None:
+                self._datagrams.stop_accepting()
+            if self._shared.tunnel is not None:
+                self._leave_vpn()
+
+    def _leave_vpn(self) -> None:
+        """A VPN's links do not end by themselves: its peers come back to whoever serves next."""
+        if self._repeating is not None:
+            self._repeating.cancel()
+        self._wind_up()
 
     def take(self, stream: Stream, client: InternetAddress | None) -> asyncio.Task[None]:
         """Serve a connection that somebody else has accepted; the task ends with it."""
@@ -183,6 +235,8 @@ class RunningService:
 
     def accept_waiting(self) -> None:
         """Take the connections that wait in the queues now: closing the sockets would reset them."""
+        if self._shared.tunnel is not None:
+            return  # they are the next process's, which shares the sockets
         for sock in self._sockets:
             for _ in range(BACKLOG):
                 if sock.fileno() < 0 or not self._accept(sock):
@@ -196,6 +250,9 @@ class RunningService:
     def end(self) -> None:
         """End every connection now, in good order: `cut` those that are not `finished` soon."""
         self.stop_accepting()
+        self._wind_up()
+
+    def _wind_up(self) -> None:
         for task in self._tasks():
             if task not in self.connections or not self.connections[task].wind_up():
                 task.cancel()
@@ -217,6 +274,11 @@ class RunningService:
             else:
                 task.cancel(BY_ADMIN)
         return len(found)
+
+    def vpn_lines(self) -> list[str]:
+        """What goes on in the service's VPN, if it is one."""
+        lines = list(self._shared.tunnel.lines()) if self._shared.tunnel is not None else []
+        return lines + (self._datagrams.lines() if self._datagrams is not None else [])
 
     def targets(self) -> list[TargetState]:
         """How the addresses of the service's targets fare in this worker."""
@@ -330,6 +392,46 @@ class RunningService:
                 return str(threading.get_native_id())
             case model.LogId.PROCESS:
                 return str(os.getpid())
+
+    async def _keep_linked(self, tunnel: Tunnel) -> None:
+        if self._datagrams is not None:
+            await self._keep_associated(tunnel, self._datagrams)
+        else:
+            await self._keep_connected(tunnel)
+
+    async def _keep_connected(self, tunnel: Tunnel) -> None:
+        """Have one link to a VPN's server at all times, as far as that can be."""
+        redial = Redial(lambda: self._launch(Connection(self._shared, None, None, self._ident())))
+        tunnel.on_met, tunnel.on_due = redial.met, redial.renew
+        await redial.run()
+
+    async def _keep_associated(self, tunnel: Tunnel, datagrams: Datagrams) -> None:
+        """As `_keep_connected`, over datagrams where these get through."""
+
+        def launch(over: bool) -> asyncio.Task[None]:
+            if over:
+                return self._launch(Association(datagrams, None, self._ident()))
+            return self._launch(Connection(self._shared, None, None, self._ident()))
+
+        redial = DatagramRedial(launch, self._log)
+        tunnel.on_met, tunnel.on_due = redial.met, redial.renew
+        await redial.run()
+
+    def _welcome(self, link: DatagramLink) -> None:
+        """Serve a client that has shown its cookie."""
+        if self._datagrams is None:
+            return
+        self.counters.accepted += 1
+        address = link.way.peer
+        try:
+            place = self._admit(address)
+        except RefusedError as error:
+            self._shared.refusals.refuse(error.key, error.line(self.config.name, show(address)))
+            link.release()
+            return
+        task = self._launch(Association(self._datagrams, link, self._ident(), place))
+        if place is not None:
+            task.add_done_callback(place.release)
 
     # --- a program in place of clients ---
 

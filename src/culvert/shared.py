@@ -21,6 +21,7 @@ from culvert.targets import Connector
 from culvert.tls.context import TlsContext
 from culvert.tls.engine import Scratch
 from culvert.trace import Tracing
+from culvert.vpn.tunnel import Tunnel
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Shared:
     gate: Gate | None
     """What stands before the service; None where nothing limits it."""
     tracing: Tracing
+    tunnel: Tunnel | None
+    """The VPN that the service is; None where it is none."""
     hosts: list[Host]
     """The services that take over clients of this one by the name that they ask for."""
     failures: Failures | None

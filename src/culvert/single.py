@@ -295,7 +295,8 @@ class SingleProcess:
 
     def set_level(self, level: int, service: str | None) -> None:
         """Log what is of this level and above, of one service or of everything, until a reload."""
-        self.perform(Request(Action.LEVEL, level=level, service=service))
+        for serving in self._succession:
+            serving.generation.log.set_level(level, service)
         self._log.notice(changed(level, service))
 
     def stop(self) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from culvert import config
-from culvert.config.model import Configuration
+from culvert.address import Address, UnixPath
+from culvert.config.model import Configuration, Service
 from culvert.errors import ConfigurationError, os_reason
 
 
@@ -70,3 +71,23 @@ class ConfigurationSource:
             raise ConfigurationError.single(
                 f"Cannot read {self.kind} {self.name}: {os_reason(error)}"
             ) from None
+
+
+def anchored(service: Service) -> Service:
+    """A service whose paths mean the same when the daemon has changed its directory.
+
+    Those that are used while it serves: what is read at start is read in the directory of the start.
+    """
+    return dataclasses.replace(
+        service,
+        ca_path=None if service.ca_path is None else str(Path(service.ca_path).absolute()),
+        crl_path=None if service.crl_path is None else str(Path(service.crl_path).absolute()),
+        # A program without a slash is looked for in PATH.
+        exec=str(Path(service.exec).absolute()) if service.exec and "/" in service.exec else service.exec,
+        connect=tuple(_anchored_target(target) for target in service.connect),
+        redirect=None if service.redirect is None else _anchored_target(service.redirect),
+    )
+
+
+def _anchored_target(target: Address) -> Address:
+    return UnixPath(str(Path(target.path).absolute())) if isinstance(target, UnixPath) else target

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from culvert.config.model import Service
 from culvert.descriptors import DescriptorLimit
 from culvert.errors import BackendError, os_reason
+from culvert.terminal import Terminal
 
 _WINDOW_SIZE = struct.pack("HHHH", 24, 80, 0, 0)
 _TIOCSPTLCK = 0x40045431
@@ -58,48 +59,6 @@ class ProgramSocket:
 
     def close(self) -> None:
         self._socket.close()
-
-
-class Terminal:
-    """The master side of a pseudoterminal."""
-
-    def __init__(self, master: int) -> None:
-        self._master = master
-
-    def fileno(self) -> int:
-        return self._master
-
-    def recv_into(self, buffer: bytearray, /) -> int:
-        try:
-            return os.readv(self._master, [buffer])
-        except OSError as error:
-            if error.errno == errno.EIO:  # nobody holds the slave any more (pty(7))
-                return 0
-            raise
-
-    def send(self, data: memoryview, /) -> int:
-        try:
-            return os.write(self._master, data)
-        except OSError as error:
-            if error.errno == errno.EIO:
-                return len(data)
-            raise
-
-    def shutdown(self, how: int, /) -> None:
-        """Type the end-of-file character where the terminal knows one (termios(3), ICANON).
-
-        A terminal in raw mode cannot be half closed: its program hears the hang-up when all is closed.
-        """
-        with contextlib.suppress(OSError, termios.error):
-            attributes = termios.tcgetattr(self._master)
-            if attributes[3] & termios.ICANON:
-                # Twice: the first one only hands over a line that is not finished.
-                os.write(self._master, attributes[6][termios.VEOF] * 2)
-
-    def close(self) -> None:
-        if self._master >= 0:
-            os.close(self._master)
-            self._master = -1
 
 
 class Program:

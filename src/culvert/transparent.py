@@ -173,3 +173,20 @@ def _is_local(address: InternetAddress) -> bool:
     except OSError:
         return False
     return source.partition("%")[0] == str(address[0]).partition("%")[0]
+
+
+def route(
+    taken: Transparent, accepted: object, client: InternetAddress | None
+) -> tuple[ClientSource | None, InternetAddress | None]:
+    """From where and to where a connection leads whose place is `taken`: `accepted` is the client's stream.
+
+    Raises BackendError where that cannot be.
+    """
+    source = towards = None
+    if Transparent.DESTINATION in taken:
+        if not isinstance(accepted, socket.socket) or accepted.family == socket.AF_UNIX:
+            raise BackendError("transparent: only a client that comes over the internet has a destination")
+        towards = original_destination(accepted)
+    if Transparent.SOURCE in taken:
+        source = ClientSource.of(client, keep_port=towards is None)
+    return source, towards

@@ -89,6 +89,8 @@ class Assignment:
     numbers: ConnectionNumbers
     descriptors: DescriptorLimit | None
     first: bool
+    clone: int = -1
+    """Of a VPN's process: what its interface is made of."""
 
     @property
     def main(self) -> Channel:
@@ -115,6 +117,7 @@ class Worker:
             ResponderClient(self._loop),
             iter(assignment.numbers),
             self.tracing,
+            assignment.clone,
         )
         self._services = [
             RunningService(
@@ -123,7 +126,7 @@ class Worker:
                 log.channel(prepared.config.debug, prepared.config.name, prepared.config.name),
             )
             for prepared in assignment.services
-            if prepared.turn is None or assignment.first
+            if prepared.turn is None or prepared.config.vpn is not None or assignment.first
         ]
         self._feeds = Feeds(self.tracing, self._services)
         by_name = {service.config.name: service for service in self._services}
@@ -208,9 +211,6 @@ class Worker:
 
     def perform(self, request: control.Request) -> list[dict[str, Any]]:
         """Do what the admin endpoint asks for; the messages to answer with."""
-        if request.action is control.Action.LEVEL:
-            self._log.set_level(request.level, request.service)
-            return []
         return list(answers.answers(self._services, request, self._loop.time()))
 
     def list_connections(self) -> None:
@@ -223,6 +223,8 @@ class Worker:
                 f"Service [{service.config.name}] in process {os.getpid()}: "
                 f"{len(service.connections)} open; {service.counters}"
             )
+            for line in service.vpn_lines():
+                self._main.notice(line)
             for target in service.targets():
                 if target.failures:
                     self._main.notice(f"Service [{service.config.name}] in process {os.getpid()}: {target}")
@@ -297,10 +299,17 @@ class _Obedience:
         finally:
             self._spares = self._room()
         if message.startswith(control.REQUEST):
-            if descriptors:  # it came along, unless descriptors have run out
-                self._worker.answer(control.Request.decode(message), socket.socket(fileno=descriptors[0]))
+            self._obey(control.Request.decode(message), descriptors)
         elif message != control.LOG:
             self._answers[message]()
+
+    def _obey(self, request: control.Request, descriptors: list[int]) -> None:
+        if request.action is control.Action.LEVEL:
+            self._log.set_level(request.level, request.service)
+            for descriptor in descriptors:  # closed, it says that it is done
+                os.close(descriptor)
+        elif descriptors:  # one came along, unless they have run out
+            self._worker.answer(request, socket.socket(fileno=descriptors[0]))
 
     def _room(self) -> list[int]:
         """Descriptors to be closed for those that a message may bring: a log's, or one to answer by."""

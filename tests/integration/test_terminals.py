@@ -12,7 +12,16 @@ import pytest
 
 from .certificates import Certificates
 from .harness import Culvert, eventually
-from .peers import Listener, Peers, TlsPeer, client_context, read_all, read_exactly, server_context
+from .peers import (
+    Listener,
+    Peers,
+    TlsPeer,
+    TruncatedError,
+    client_context,
+    read_all,
+    read_exactly,
+    server_context,
+)
 
 Start = Callable[..., Culvert]
 
@@ -24,6 +33,17 @@ print("foreground", os.tcgetpgrp(0) == os.getpgrp())
 with open("/dev/tty", "w") as terminal:
     print("controlling", file=terminal)
 """
+
+RAW = """\
+import os, sys, time, tty
+time.sleep(0.4)
+tty.setraw(0)
+if sys.argv[1] == "speaks":
+    os.write(1, b"set up ")
+while heard := os.read(0, 100):
+    os.write(1, heard.upper())
+"""
+"""As pppd does: what comes before the terminal is set up would be echoed, and dropped."""
 
 INTERRUPTED = """\
 trap 'echo interrupted; exit 0' INT
@@ -81,6 +101,41 @@ def test_the_program_on_a_terminal_is_hung_up_when_the_client_leaves(
     eventually(lambda: len(daemon.tree()) == before + 1, "the program")
     peer.close()
     eventually(lambda: len(daemon.tree()) == before, "the end of the program")
+
+
+@pytest.mark.parametrize("manner", ["speaks", "silent"])
+def test_a_program_sets_up_its_terminal_before_it_is_spoken_to(
+    terminal: Callable[..., TlsPeer], tmp_path: Path, manner: str
+) -> None:
+    (tmp_path / "raw.py").write_text(RAW)
+    peer = terminal(sys.executable, f"python {tmp_path}/raw.py {manner}")
+    peer.send(b"hello")
+    expected = b"set up HELLO" if manner == "speaks" else b"HELLO"
+    assert read_exactly(peer, len(expected)) == expected
+
+
+def test_a_program_that_waits_silently_is_spoken_to(terminal: Callable[..., TlsPeer]) -> None:
+    peer = terminal("/bin/cat", "cat")
+    peer.send(b"hello\n")
+    assert read_exactly(peer, 14) == b"hello\r\nhello\r\n"
+
+
+def test_a_program_with_a_raw_terminal_is_hung_up_though_it_never_falls_silent(
+    culvert: Start, certificates: Certificates, peers: Peers, tmp_path: Path
+) -> None:
+    (tmp_path / "endless.sh").write_text("stty raw\nwhile echo more; do sleep 0.1; done\n")
+    daemon = culvert(
+        f"[t]\naccept = 127.0.0.1:0\nexec = /bin/sh\npty = yes\nexecArgs = sh {tmp_path}/endless.sh\n"
+        f"cert = {certificates.server.cert}\nkey = {certificates.server.key}\n"
+    )
+    before = len(daemon.tree())
+    peer = peers.tls(daemon.port("t"), client_context())
+    assert read_exactly(peer, 4) == b"more"
+    peer.end()
+    with pytest.raises(TruncatedError):
+        read_all(peer)
+    eventually(lambda: len(daemon.tree()) == before, "the end of the program")
+    daemon.await_log("raw: a hang-up alone tells it the end of its input: closing")
 
 
 class Retried:

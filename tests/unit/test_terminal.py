@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import socket
+import termios
 import tty
 from collections.abc import Iterator
 
 import pytest
 
-from culvert.spawn import Terminal
+from culvert.terminal import COMPOSURE, HANG_UP_AFTER, Terminal
 
 
 class Program:
@@ -92,6 +94,77 @@ def test_a_raw_terminal_is_told_nothing_at_the_end_of_input(program: Program) ->
     tty.setraw(program.slave)
     program.terminal.shutdown(socket.SHUT_WR)
     assert program.read() is None
+
+
+def test_a_terminal_that_knows_no_end_is_hung_up_later(program: Program) -> None:
+    tty.setraw(program.slave)
+
+    async def end() -> None:
+        hung_up = asyncio.Event()
+        program.terminal.hang_up = hung_up.set
+        program.terminal.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(HANG_UP_AFTER * 5):
+            await hung_up.wait()
+
+    asyncio.run(end())
+
+
+def test_a_terminal_that_has_left_raw_mode_by_then_is_told_the_end(program: Program) -> None:
+    before = termios.tcgetattr(program.slave)
+    tty.setraw(program.slave)
+
+    async def end() -> None:
+        program.terminal.hang_up = lambda: pytest.fail("it was hung up")
+        program.terminal.shutdown(socket.SHUT_WR)
+        termios.tcsetattr(program.slave, termios.TCSANOW, before)
+        async with asyncio.timeout(HANG_UP_AFTER * 5):
+            while program.read() is None:
+                await asyncio.sleep(0.05)
+
+    asyncio.run(end())
+
+
+def test_a_terminal_that_is_closed_by_then_is_left_alone(program: Program) -> None:
+    tty.setraw(program.slave)
+
+    async def end() -> list[str]:
+        faults: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault["message"]))
+        program.terminal.hang_up = lambda: faults.append("hung up")
+        program.terminal.shutdown(socket.SHUT_WR)
+        program.terminal.close()
+        await asyncio.sleep(HANG_UP_AFTER + 0.2)
+        return faults
+
+    assert asyncio.run(end()) == []
+
+
+@pytest.mark.parametrize("sign", ["a word", "raw mode", "the end"])
+def test_a_program_is_composed_once_it_shows_itself(program: Program, sign: str) -> None:
+    async def watch() -> float:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        composed = loop.create_task(program.terminal.composed())
+        await asyncio.sleep(0)
+        match sign:
+            case "a word":
+                os.write(program.slave, b"x")
+            case "raw mode":
+                tty.setraw(program.slave)
+            case "the end":
+                program.hang_up()
+        await composed
+        return loop.time() - begun
+
+    assert asyncio.run(watch()) < COMPOSURE / 2
+
+
+def test_a_program_that_shows_nothing_is_waited_for_no_longer(program: Program) -> None:
+    async def watch() -> None:
+        async with asyncio.timeout(COMPOSURE * 5):
+            await program.terminal.composed()
+
+    asyncio.run(watch())
 
 
 def test_closing_twice_closes_once(program: Program) -> None:

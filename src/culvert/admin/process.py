@@ -8,7 +8,7 @@ import socket
 
 from culvert.admin.attachment import LAST_WORDS
 from culvert.admin.endpoint import Endpoint
-from culvert.control import Action, Request
+from culvert.control import Request
 from culvert.ledger import Ledger
 from culvert.log import Log
 
@@ -60,9 +60,7 @@ class AdminProcess:
                 await self._endpoint.finished()
 
     def answer(self, request: Request, sock: socket.socket) -> None:
-        """It has no connections, but a log as everybody has."""
-        if request.action is Action.LEVEL:
-            self._log.set_level(request.level, request.service)
+        """It has no connections to tell of."""
         sock.close()
 
     async def end(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from culvert.address import HostPort
@@ -27,6 +27,7 @@ from culvert.config.options import find, named
 from culvert.config.protocols import POSTGRESQL_ALPN, PROXY
 from culvert.config.tls_options import TlsOption
 from culvert.config.values import BadValue
+from culvert.config.vpn import Network, Vpn
 
 OLDEST = TlsVersion.TLS1
 """The oldest version that current OpenSSL speaks: SSLv3 left it with version 4.0."""
@@ -50,7 +51,8 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
     return {
         "key": draft.value("key") or draft.value("cert"),
         "exec_args": draft.value("execArgs") or ((program,) if program else ()),
-        "failover": Failover.PRIO if draft.value("delay") else draft.value("failover"),
+        "failover": Failover.PRIO if _delays(draft) else draft.value("failover"),
+        "delay": _delays(draft),
         "verify": verify_policy(draft),
         "allow": tuple(entry.value for entry in allow_entries(draft)),
         "ocsp": ocsp_policy(draft),
@@ -70,7 +72,37 @@ def derived_fields(draft: Draft) -> dict[str, Any]:
         "options_clear": bits_clear,
         "socket_options": socket_options(draft),
         "limits": connection_limits(draft),
+        "vpn": vpn(draft),
     }
+
+
+def _delays(draft: Draft) -> bool:
+    """Whether names are looked up for each connection: those of a VPN are few, and far apart."""
+    return bool(draft.value("delay") or draft.value("tun"))
+
+
+def vpn(draft: Draft) -> Vpn | None:
+    """The VPN that the service is; None where it is none."""
+    if draft.value("tun") is None:
+        return None
+    return Vpn(
+        device=draft.value("tun"),
+        addresses=draft.value("tunAddress"),
+        peers=draft.value("tunPeer"),
+        routes=_each_once(draft.value("tunRoute")),
+        accept=_each_once(draft.value("tunAccept")),
+        mtu=draft.value("tunMTU"),
+        pools=draft.value("tunPool"),
+        clients=draft.value("tunClient"),
+        between_clients=draft.value("tunClientToClient"),
+        keepalive=draft.value("tunKeepalive"),
+        offload=draft.value("tunOffload"),
+        transport=draft.value("transport"),
+    )
+
+
+def _each_once(lines: Iterable[tuple[Network, ...]]) -> tuple[Network, ...]:
+    return tuple(dict.fromkeys(network for line in lines for network in line))
 
 
 def connection_limits(draft: Draft) -> ConnectionLimits:

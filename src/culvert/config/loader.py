@@ -18,6 +18,7 @@ from culvert.config.options import OPTIONS, Availability, Option, Scope, find, h
 from culvert.config.rules import check_addresses, check_names, check_service
 from culvert.config.server_names import check_primaries, with_inherited_ends
 from culvert.config.values import BadValue, nearest
+from culvert.config.vpn_rules import check_vpns
 from culvert.errors import ConfigurationError, Location
 
 MAX_VALUE_SHOWN = 80
@@ -82,6 +83,7 @@ class _Reader:
         check_inherited_targets(drafts, self._findings)
         check_admin(self._defaults, self._findings, inetd=not self._sections)
         check_trace(drafts, self._defaults, self._findings, inetd=not self._sections)
+        check_vpns(drafts, self._defaults, self._findings, inetd=not self._sections)
         check_daemon_limits(self._defaults, self._sections, self._findings)
 
     def configuration(self) -> Configuration:

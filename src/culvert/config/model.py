@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from culvert.address import Address, HostPort, HttpUrl
+from culvert.config.vpn import Vpn
 from culvert.errors import Diagnostic, Location
 
 
@@ -397,6 +398,9 @@ class Service:
     session_resume: bool
     session_cache_size: int
     session_cache_timeout: int
+
+    vpn: Vpn | None
+    """The tunnel interface that is the service's other end; None for a service that is no VPN."""
 
     debug: Debug
     log_id: LogId

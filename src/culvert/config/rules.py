@@ -24,6 +24,7 @@ from culvert.config.server_names import check_server_names
 from culvert.config.tls_options import TLS_OPTIONS
 from culvert.config.transparent_rules import check_transparent, leads_somewhere
 from culvert.config.values import VERSIONS
+from culvert.config.vpn_rules import VPN_OPTIONS, check_vpn, check_vpn_ends, is_vpn
 from culvert.errors import Location
 
 _SUBJECT_CHECKS = ("checkHost", "checkIP", "checkEmail")
@@ -94,6 +95,9 @@ def _listening(address: Address) -> str:
 
 def _ends(draft: Draft, findings: Findings) -> bool:
     """A service has two ends; False if this one has none at all."""
+    if is_vpn(draft):
+        check_vpn_ends(draft, findings)
+        return True
     ends = {"accept": _accepts(draft), "connect": _has_sink(draft), "exec": draft.mentions("exec")}
     found = [f'"{name}"' for name, given in ends.items() if given]
     if found == ['"accept"'] and not draft.mentions("accept"):
@@ -351,5 +355,6 @@ _RULES: tuple[tuple[Callable[[Draft, Findings], None], tuple[str, ...]], ...] = 
     (_versions, ("config", "sslVersion", "sslVersionMin", "sslVersionMax")),
     (_weakened, ()),
     (check_limits, LIMIT_OPTIONS),
+    (check_vpn, VPN_OPTIONS),
 )
 """Each rule with the options that it judges by: where a line of those was refused, it has nothing to say."""

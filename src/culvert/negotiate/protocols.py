@@ -16,6 +16,7 @@ from culvert.negotiate.script import (
 
 _CONNECT_FIRST = Protocol(connecting, nothing)
 _TLS_FIRST = Protocol(nothing, connecting)
+_NOTHING_BEHIND = Protocol(nothing, nothing)
 
 _CLIENTS: Mapping[str, Callable[[ProtocolOptions], Protocol]] = {
     "cifs": lambda _: cifs.CLIENT,
@@ -47,6 +48,8 @@ def protocol_of(service: Service) -> Protocol:
 
 def _spoken(service: Service) -> Protocol:
     options = service.protocol
+    if service.vpn is not None and not service.client:
+        return _NOTHING_BEHIND
     if options is None or options.name == PROXY:
         return _CONNECT_FIRST if service.client or service.program_is_client else _TLS_FIRST
     return (_CLIENTS if service.client else _SERVERS)[options.name](options)

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
 from culvert.config.model import GlobalOptions
 from culvert.log import Log
 from culvert.metrics import Event
 from culvert.watch import Watched
+
+
+class Posts(Protocol):
+    """What the workers of a generation do, each by its index."""
+
+    def indices(self) -> Sequence[int]:
+        """Those of all workers."""
+
+    def missing(self, before: Self | None) -> Sequence[int]:
+        """Those of the workers to fork, where the generation of `before` is current: without those whose work
+        one of that generation does already, who stays."""
+
+    def heir(self, index: int, successor: Self) -> int | None:
+        """The index that a worker is to have in the successor, where it stays; None where it leaves."""
+
+    def words(self, index: int) -> Sequence[bytes]:
+        """Messages for a worker that has come to this index by `heir`."""
 
 
 class Generation(Protocol):
@@ -19,8 +36,8 @@ class Generation(Protocol):
     """What a reload does not change is as it was at the start."""
     log: Log
     """May be shared by generations. The supervisor closes it once no generation in use has it."""
-    workers: int
-    """How many processes are to be forked, with that of the admin endpoint, which is the last."""
+    posts: Any
+    """Its `Posts`."""
     watched: Watched | None
     """The files whose change is to lead to a reload; None where no change is to."""
 

@@ -265,10 +265,13 @@ class Supervisor:
         self._candidate = candidate
         gc.collect()
         try:
-            for index in range(candidate.workers):
+            for index in candidate.posts.missing(self._current and self._current.posts):
                 self._fork(candidate, index)
         except OSError as error:
             self._undo(candidate, f"Cannot fork a worker: {error.strerror}", ExitStatus.FAILED_START)
+        else:
+            if not self._workers.of(candidate):  # all who are to serve it do so already
+                self._commit(candidate)
 
     def _commit(self, new: Generation) -> None:
         """Make the candidate the current generation, and let the workers of the old one finish."""
@@ -278,6 +281,8 @@ class Supervisor:
         self._announce_by = time.monotonic() + self._timing.drain
         self._reloads = old is not None
         if old is not None:
+            for index in self._workers.hand_over(old, new):
+                self._schedule(index, 0.0)
             old.retire(new)  # first: its workers take what waits until nobody else has the socket
             self._workers.drain(self._workers.of(old), new.options.reload_drain_timeout)
             self._close_log(old)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from culvert.attached import Attached
-from culvert.control import DRAIN, FINISH, STOP
+from culvert.control import DRAIN, FINISH, LOG, STOP
 from culvert.log import Channel
 from culvert.supervisor.contract import Generation
 from culvert.supervisor.process import Worker
@@ -104,6 +104,21 @@ class Workforce:
         """Send a message to everyone."""
         for worker in self:
             self.tell(worker, message)
+
+    def hand_over(self, old: Generation, new: Generation) -> Sequence[int]:
+        """Let those of the old generation whose work goes on unchanged be of the new one, and log there.
+
+        Returns the new one's posts that nobody has: whoever was to stay has died meanwhile.
+        """
+        for worker in self.of(old):
+            index = old.posts.heir(worker.index, new.posts) if worker.ready and not worker.stopping else None
+            if index is not None:
+                worker.generation, worker.index = new, index
+                self.tell(worker, LOG, new.log.descriptors())
+                for words in new.posts.words(index):
+                    self.tell(worker, words)
+        filled = {worker.index for worker in self.of(new)}
+        return [index for index in new.posts.indices() if index not in filled]
 
     def drain(self, workers: Sequence[Worker], patience: float | None) -> None:
         """Have workers whose successors serve finish, within `patience` seconds where it is not None."""

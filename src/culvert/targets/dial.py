@@ -22,6 +22,8 @@ _CAUSES = {
     errno.ETIMEDOUT: Unreached.TIMED_OUT,
 }
 
+_BIND_TO_DEVICE = (socket.SOL_SOCKET, socket.SO_BINDTODEVICE)
+
 _OWN = frozenset(
     {
         errno.EADDRINUSE,
@@ -57,6 +59,22 @@ class Dialer:
             for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         }
         self._local = dict(reversed(sources))  # of each family the first one
+
+    def open_datagrams(self, family: int) -> socket.socket:
+        """A bound UDP socket. Of the socket options it has the one that says through which interface it goes.
+
+        Raises OSError.
+        """
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            device = [one for one in self._settings[family] if one[:2] == _BIND_TO_DEVICE]
+            sockopt.apply(sock, device)
+            anywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
+            sock.bind(self._local.get(family, (anywhere, 0)))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def open(self, endpoint: Endpoint, source: Source | None) -> socket.socket:
         """A non-blocking socket, ready to connect to `endpoint` from `source`. Raises OSError."""

@@ -49,10 +49,11 @@ class TlsContext:
     def __init__(self, service: Service, phrases: PassPhrases) -> None:
         """Read every file and set every option. Raises ConfigurationError."""
         self._service = service
-        self._context = SSL.Context(SSL.TLS_CLIENT_METHOD if service.client else SSL.TLS_SERVER_METHOD)
+        self._context = SSL.Context(self._method())
         self._pointer = context_pointer(self._context)
         self._set_modes()
-        self._set_versions_and_options()
+        self._set_versions()
+        self._set_options()
         self._set_ciphers()
         self._set_sessions()
         self._negotiate_protocols()
@@ -129,6 +130,9 @@ class TlsContext:
             self._bind_sessions()
         return faults
 
+    def _method(self) -> int:
+        return SSL.TLS_CLIENT_METHOD if self._service.client else SSL.TLS_SERVER_METHOD
+
     def _set_modes(self) -> None:
         # A write takes all or nothing, and an idle connection gives back its record buffers.
         lib.SSL_CTX_clear_mode(self._pointer, lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
@@ -136,10 +140,12 @@ class TlsContext:
             self._pointer, lib.SSL_MODE_RELEASE_BUFFERS | lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
         )
 
-    def _set_versions_and_options(self) -> None:
+    def _set_versions(self) -> None:
+        self._context.set_min_proto_version(self._service.version_min)
+        self._context.set_max_proto_version(self._service.version_max)
+
+    def _set_options(self) -> None:
         service = self._service
-        self._context.set_min_proto_version(service.version_min)
-        self._context.set_max_proto_version(service.version_max)
         # A server's order of ciphers counts, so that a client cannot choose the weakest: scanners ask for it.
         wanted = service.options_set | (0 if service.client else SSL.OP_CIPHER_SERVER_PREFERENCE)
         wanted &= ~service.options_clear

@@ -173,13 +173,17 @@ class Engine:
         """Encrypt `count` bytes of `scratch.received`; returns how many bytes of ciphertext now stand in
         `scratch.transformed`. Where `blocked` is set after it, call `resume` once the peer has answered.
         """
-        written = _SSL_write(self._ssl, self._received, count)
+        self.write(0, count)
+        return self.output()
+
+    def write(self, start: int, count: int) -> None:
+        """Encrypt `count` bytes of `scratch.received` from `start` on, for `output`; see `encrypt`."""
+        written = _SSL_write(self._ssl, self._received + start, count)
         if written != count:
             if _SSL_get_error(self._ssl, written) == _WANT_READ:
-                self.blocked = bytes(ffi.buffer(self._received, count))
+                self.blocked = bytes(ffi.buffer(self._received + start, count))
             else:
                 self._failed("cannot write a record")
-        return self.output()
 
     def resume(self) -> None:
         """Retry the plaintext in `blocked`; it stays there if OpenSSL still waits for the peer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import ipaddress
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from culvert import config
 from culvert.address import HostPort, UnixPath
+from culvert.config.vpn import Vpn, VpnClient
 from culvert.errors import ConfigurationError, Diagnostic
 
 CORPUS = Path(__file__).parents[2] / "corpus"
@@ -37,6 +39,13 @@ def simplified(value: Any) -> Any:
             plain = {
                 field.name: simplified(getattr(value, field.name)) for field in dataclasses.fields(value)
             }
+        case Vpn():
+            fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+            plain = {name: simplified(one) for name, one in fields.items() if one not in ((), None)}
+        case VpnClient():
+            plain = [value.name, *map(str, (*value.addresses, *value.routes))]
+        case ipaddress._IPAddressBase():
+            plain = str(value)
         case config.TlsVersion():
             plain = value.name
         case enum.Enum():

@@ -31,6 +31,8 @@ OWN = """
     acceptProxy trustProxy proxyProtocol allowFrom denyFrom socksAllow drainTimeout reloadDrainTimeout
     logFormat
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
+    transport tun tunAccept tunAddress tunClient tunClientToClient tunKeepalive tunMTU tunOffload tunPeer
+    tunPool tunRoute
 """
 """What is no row of the reference: `include` is syntax there, and the others are Culvert's."""
 
@@ -38,6 +40,7 @@ REPEATABLE = """
     connect checkHost checkIP checkEmail options config socket sni OCSPflag setEnv CAengine protocolHeader
     include provider providerParameter trustProxy allowFrom denyFrom socksAllow
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
+    tunAccept tunAddress tunClient tunPeer tunPool tunRoute
 """
 
 DERIVED = {"name", "location", "locations"}

@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,25 @@ class Setup:
     workers: int
 
 
+@dataclass(frozen=True)
+class Posts:
+    """Those of so many workers, none of whom stays over a reload."""
+
+    workers: int
+
+    def indices(self) -> Sequence[int]:
+        return range(self.workers)
+
+    def missing(self, before: Posts | None) -> Sequence[int]:
+        return range(self.workers)
+
+    def heir(self, index: int, successor: Posts) -> int | None:
+        return None
+
+    def words(self, index: int) -> Sequence[bytes]:
+        return ()
+
+
 class SmallGeneration:
     """A generation with one listening socket that it shares with no other."""
 
@@ -74,6 +93,7 @@ class SmallGeneration:
         self.options = options
         self.log = setup.log
         self.workers = setup.workers
+        self.posts = Posts(setup.workers)
         self.watched: Watched | None = None
         self.number = number
         self._gate = setup.gate

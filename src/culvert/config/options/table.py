@@ -11,6 +11,7 @@ from culvert.config.options.limits import LIMITS
 from culvert.config.options.negotiation import NEGOTIATION
 from culvert.config.options.option import Option, Scope
 from culvert.config.options.tls import TLS
+from culvert.config.options.vpn import VPN
 from culvert.config.values import nearest
 
 
@@ -19,7 +20,7 @@ def _sorted(*parts: tuple[Option, ...]) -> tuple[Option, ...]:
     return tuple(sorted(every, key=lambda option: (option.scope is Scope.SERVICE, option.name.lower())))
 
 
-OPTIONS = _sorted(DAEMON, ADMINISTRATION, ENDPOINTS, ACCESS, LIMITS, TLS, IDENTITY, NEGOTIATION)
+OPTIONS = _sorted(DAEMON, ADMINISTRATION, ENDPOINTS, ACCESS, LIMITS, TLS, IDENTITY, NEGOTIATION, VPN)
 """Every option: those of the daemon first, then those of services, each part by name."""
 
 _BY_NAME = {name.lower(): option for option in OPTIONS for name in (option.name, *option.aliases)}

@@ -1,0 +1,197 @@
+"""A VPN's connection over datagrams: DTLS in place of a stream, a port in place of a listening socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from culvert.address import show
+from culvert.admission import Place
+from culvert.connection import Connection
+from culvert.errors import BackendError, os_reason
+from culvert.negotiate.script import Ends
+from culvert.responder import ResponderClient
+from culvert.revocation import Revocation
+from culvert.shared import Shared
+from culvert.stream import End
+from culvert.targets import Endpoint
+from culvert.tls.datagram import DatagramScratch
+from culvert.tls.datagram_context import DatagramContext
+from culvert.vpn.datagram.link import IDENT, DatagramLink
+from culvert.vpn.datagram.port import Port
+from culvert.vpn.datagram.udp import Way
+
+PATIENCE = 4.0
+"""Seconds for a server to answer: two lost datagrams are sent again within them."""
+
+PATIENCE_FOR_ALL = 8.0
+"""Seconds until no more of its addresses are tried."""
+
+SETTLE = 1.0
+"""Seconds, at most, to find out how long packets may be before the first message says it."""
+
+
+class UnansweredError(Exception):
+    """Nothing comes back over UDP; the text says what was found instead."""
+
+
+class Datagrams:
+    """What a VPN's associations have in common: the service as it is over DTLS, and a server's ports."""
+
+    def __init__(self, shared: Shared, context: DatagramContext, responders: ResponderClient) -> None:
+        revocation = Revocation(shared.config, context, responders, shared.counters)
+        self.shared = replace(shared, context=context, revocation=revocation)
+        self.context = context
+        self.buffers = DatagramScratch(shared.scratch)
+        self._ports: list[Port] = []
+
+    def listen(self, sockets: Iterable[socket.socket], welcome: Callable[[DatagramLink], None]) -> None:
+        """Take datagrams: `welcome` gets the link of each client that has shown its cookie."""
+        for sock in sockets:
+            port = Port(sock.dup(), self.buffers, self.shared.readiness.loop)
+            port.listen(self.context.greet, welcome)
+            self._ports.append(port)
+
+    def open(self, family: int) -> Port:
+        """A client's port. Raises OSError."""
+        sock = self.shared.connector.dialer.open_datagrams(family)
+        return Port(sock, self.buffers, self.shared.readiness.loop)
+
+    def stop_accepting(self) -> None:
+        """Greet nobody any more; the links there are go on."""
+        for port in self._ports:
+            port.stop_greeting()
+
+    def close(self) -> None:
+        """Take no more datagrams."""
+        for port in self._ports:
+            port.close()
+
+    def lines(self) -> list[str]:
+        """What came that was nobody's, for the list of connections."""
+        strays = sum(port.strays for port in self._ports)
+        return [f"Service [{self.shared.config.name}]: {strays} stray datagram(s)"] if strays else []
+
+
+class Association(Connection):
+    """One connection over DTLS. `run` it once."""
+
+    __slots__ = ("_datagrams", "_link", "_port")
+
+    def __init__(
+        self, datagrams: Datagrams, link: DatagramLink | None, ident: str, place: Place | None = None
+    ) -> None:
+        """`link` is that of a client who has shown its cookie; a client itself has none yet."""
+        address = link.way.peer if link is not None else None
+        super().__init__(datagrams.shared, None, address, ident, place)
+        self._datagrams = datagrams
+        self._link = link
+        self._port: Port | None = None
+
+    async def _serve(self) -> End:
+        try:
+            link = self._link
+            if link is not None:
+                await self._take(link)
+            else:
+                link = self._link = await self._dial()
+            return await self._hold(link)
+        except UnansweredError as error:
+            self._detail = str(error)
+            self.log.notice(f"VPN: {error}")
+            return End.RESET
+        finally:
+            if self._link is not None:
+                self._link.release()
+            if self._port is not None:
+                self._port.close()
+
+    async def _take(self, link: DatagramLink) -> None:
+        """Shake hands with a client."""
+        shared = self._shared
+        self._ends = Ends(self._address, None)
+        await shared.access.admit(self._ends, self.log)
+        self.log.notice(f"Service [{shared.config.name}] accepted association from {self.peer}")
+        handshake = link.shake_hands(shared.config.timeout_busy)
+        await self._securing.associate(link.engine, handshake, self.peer)
+        if self._place is not None:
+            self._place.secured()
+        if not link.establish():
+            raise BackendError(f"{self.peer} has drawn a number that another client has: it will try again")
+
+    async def _dial(self) -> DatagramLink:
+        """Shake hands with the first server that answers. Raises UnansweredError and TlsError."""
+        loop = self._shared.readiness.loop
+        until = loop.time() + PATIENCE_FOR_ALL
+        reasons = []
+        for endpoint in await self._endpoints():
+            if loop.time() > until:
+                break
+            try:
+                return await self._dial_one(endpoint)
+            except UnansweredError as error:
+                reasons.append(str(error))
+        raise UnansweredError("; ".join(reasons) or "the server's name has no address")
+
+    async def _dial_one(self, endpoint: Endpoint) -> DatagramLink:
+        shared, datagrams = self._shared, self._datagrams
+        if not isinstance(endpoint.sockaddr, tuple):
+            raise UnansweredError(f"{endpoint.sockaddr} is no address of UDP")
+        self._endpoint, self._target = endpoint, show(endpoint.sockaddr)
+        self.log.info(f"Connecting to {self._target} over UDP")
+        try:
+            port = datagrams.open(endpoint.family)
+        except OSError as error:
+            raise UnansweredError(f"UDP to {self._target}: {os_reason(error)}") from None
+        engine = datagrams.context.datagram_engine(
+            datagrams.buffers, shared.config.sni or endpoint.server_name
+        )
+        link = port.dial(engine, Way(endpoint.sockaddr), os.urandom(IDENT))
+        try:
+            await self._securing.associate(engine, self._answered(link), self._target, endpoint)
+        except BaseException:
+            link.release()
+            port.close()
+            raise
+        self._port = port
+        return link
+
+    async def _answered(self, link: DatagramLink) -> None:
+        try:
+            await link.shake_hands(PATIENCE)
+        except TimeoutError:
+            reason = f"no answer over UDP from {self._target} within {PATIENCE:g} s"
+            raise UnansweredError(reason) from None
+        except OSError as error:
+            raise UnansweredError(f"UDP to {self._target}: {os_reason(error)}") from None
+
+    async def _endpoints(self) -> list[Endpoint]:
+        """The addresses of the service's targets, in the order in which these stand."""
+        connector = self._shared.connector
+        found: list[Endpoint] = []
+        for target in connector.targets:
+            answer = connector.lookups.start(target.address)
+            with contextlib.suppress(OSError):
+                async with asyncio.timeout(self._shared.config.timeout_connect):
+                    found += await asyncio.shield(answer)
+        return found
+
+    async def _hold(self, link: DatagramLink) -> End:
+        """Carry messages until the end."""
+        link.open()
+        await link.settle(SETTLE)
+        shared = self._shared
+        assert shared.tunnel is not None  # noqa: S101  datagrams are a VPN's
+        name = self._target if shared.config.client else self.peer
+        link.on_move = self._moved
+        shared.tunnel.associate(link, name, self._securing.verified_certificate, self.log)
+        self._relay = link
+        return await link.run()
+
+    def _moved(self, way: Way) -> None:
+        before, self.peer = self.peer, show(way.peer)
+        self.log.notice(f"VPN: {before} is at {self.peer} now")

@@ -1,0 +1,1 @@
+"""Culvert's own VPN: a tunnel interface whose packets go through TLS, or through datagrams."""

@@ -1,0 +1,1 @@
+"""A VPN's messages over DTLS: one packet, one record, one datagram."""

@@ -1,0 +1,543 @@
+"""A link over DTLS: one peer, one DTLS connection, wherever the peer's datagrams come from.
+
+In front of each datagram to a server stand IDENT bytes that the client has drawn: by these the server knows
+the link, so a client whose address changes keeps it. To a client there is nothing in front.
+
+A server follows a client to another address when a record that is newer than all before has come from there,
+and a probe that it sends there was answered: what somebody sends on who has only listened is no move, and
+nobody is sent more than he has sent himself before he has answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from culvert.stream import End
+from culvert.tls.datagram import HANDSHAKE_MOST, DatagramEngine
+from culvert.tls.engine import Status
+from culvert.tls.failure import TlsError
+from culvert.vpn.datagram import records
+from culvert.vpn.datagram.cutting import CutError, TooLongError, cut
+from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgoing
+from culvert.vpn.datagram.joining import Joiner
+from culvert.vpn.datagram.path_mtu import PathMtu
+from culvert.vpn.datagram.records import Piece, RecordError, Sort
+from culvert.vpn.datagram.too_long import answer, fragments
+from culvert.vpn.datagram.udp import Arrival, Way, first_hop
+from culvert.vpn.transport import FrameError, Kind, Receiver
+
+if TYPE_CHECKING:
+    from culvert.vpn.datagram.port import Port
+
+IDENT = 4
+"""Bytes in front of each datagram to a server."""
+
+HANDSHAKE_LIMIT = 1024
+"""Most datagrams that a peer may send before its handshake is done."""
+
+MOVE_PAUSE = 0.5
+"""Seconds, at least, between probes of new addresses of a peer."""
+
+BYTES_LIMIT = 1 << 36
+RECORDS_LIMIT = 1 << 28
+"""What one key may encrypt: a sixth of what AES-GCM is good for (RFC 8446, 5.5)."""
+
+_SEQUENCE = slice(3, 11)
+"""Where a record's epoch and number stand (RFC 6347, 4.1)."""
+
+
+class DatagramLink:
+    """The transport over one DTLS connection: `shake_hands`, `open`, `attach` a receiver, `run`."""
+
+    name = "DTLS"
+    offload = True
+
+    def __init__(self, port: Port, engine: DatagramEngine, way: Way, ident: bytes, *, server: bool) -> None:
+        """`ident` is what the client has drawn; `way` is where its first datagrams go to or come from."""
+        self._port = port
+        self._loop = port.loop
+        self.engine = engine
+        self.way = way
+        self.ident = ident
+        self.server = server
+        self._outbox = port.outbox
+        self._arrived, self._sealed = port.buffers.arrived, port.buffers.sealed
+        self._plain = port.buffers.scratch.received
+        self._ahead, self._expected = (b"", ident) if server else (ident, b"")
+        self._unseal = self._unseal_with_ident if server else engine.unseal
+        self._joiner = Joiner(port.buffers.opened, self._early)
+        self._receiver: Receiver | None = None
+        self._opened = False
+        self._outgoing, self._incoming = Outgoing(), Incoming()
+        self._kept: list[Piece] = []
+        self._path = PathMtu(first_hop(way), self._loop.time())
+        self._measured = self._room = self._added = 0
+        self._shaking: asyncio.Future[None] | None = self._loop.create_future()
+        self._done: asyncio.Future[End] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._datagrams = self._records = self._newest = 0
+        self._candidate: tuple[Way, bytes] | None = None
+        self._tried = 0.0
+        self._closing = False
+        self.on_path: Callable[[], None] = lambda: None
+        """Called where `path_mtu` has become another one."""
+        self.on_move: Callable[[Way], None] = lambda way: None
+        """Called where the peer has another address than before."""
+        self.reason: str | None = None
+        self.truncated = False
+        self.sent_to_tls = self.sent_to_plain = 0
+        self.dropped = 0
+        """Packets that no datagram was made of, and records that were none."""
+
+    # --- the handshake ---
+
+    async def shake_hands(self, timeout: float) -> None:
+        """Finish the handshake within so many seconds. Raises TlsError, TimeoutError, or
+        ConnectionRefusedError where a client is told that nobody listens.
+        """
+        assert self._shaking is not None  # noqa: S101  to be run once
+        shaking = self._shaking
+        try:
+            self._step()
+            async with asyncio.timeout(timeout):
+                await shaking
+        finally:
+            self._shaking = None
+
+    def _step(self) -> None:
+        shaking = self._shaking
+        if shaking is None or shaking.done():
+            return
+        try:
+            if self.engine.handshake():
+                shaking.set_result(None)
+        except TlsError as failure:
+            shaking.set_exception(failure)
+        self._send_flight()
+        self._arm()
+
+    def _send_flight(self) -> None:
+        for datagram in self.engine.datagrams(HANDSHAKE_MOST - len(self._ahead)):
+            self._port.udp.send_alone(self._ahead + datagram, self.way)
+
+    # --- of `Transport` ---
+
+    @property
+    def path_mtu(self) -> int | None:
+        return self._room - 1
+
+    @property
+    def busy(self) -> bool:
+        return self._outbox.blocked or self._closing
+
+    @property
+    def worn(self) -> bool:
+        return self._records >= RECORDS_LIMIT or self.sent_to_tls >= BYTES_LIMIT
+
+    def send_message(self, kind: Kind, body: bytes) -> None:
+        if self._receiver is None or self._closing:
+            return
+        if kind is Kind.PING or kind is Kind.PONG:
+            self._send_record(bytes((kind,)) + body[: records.ECHO_LIMIT], self.way)
+            return
+        self._outgoing.put(kind, body, self._loop.time())
+        self._tick()
+
+    def send_packet(self, start: int, count: int, offloaded: bool) -> None:
+        if self._receiver is None or self.busy:
+            self.dropped += 1
+            return
+        try:
+            if not offloaded:
+                self._seal_one(start, count)
+            else:
+                self._seal_run(cut(self._plain, start, count, self._room))
+        except TooLongError:
+            self._too_long(start, count)
+        except CutError:
+            self.dropped += 1
+        self.sent_to_tls += count
+
+    def _seal_one(self, start: int, count: int) -> None:
+        """Seal a packet that is complete. Raises TooLongError."""
+        if count > self._room:
+            raise TooLongError
+        outbox, skip = self._outbox, len(self._ahead)
+        place = outbox.place(self.way)
+        if place < 0:
+            self._port.wait()
+            return
+        self._sealed[place : place + skip] = self._ahead
+        size = self.engine.seal(start, count, place + skip)
+        if not size:
+            self._fail()
+            return
+        outbox.add(size + skip)
+        self._records += 1
+
+    def _seal_run(self, cuts: Iterable[tuple[int, int]]) -> None:
+        outbox = self._outbox
+        if not outbox.flush():
+            self._port.wait()
+            return
+        end, size = self.engine.seal_run(cuts, outbox.place(self.way), self._ahead)
+        if not size:
+            self._fail()
+            return
+        outbox.add_run(end, size)
+        self._records += end // size + 1
+
+    def flush(self) -> None:
+        if not self._outbox.flush():
+            self._port.wait()
+        self._port.look_for_fault()
+
+    def close(self) -> None:
+        if self._closing:
+            return
+        self.flush()
+        self._closing = True
+        self.engine.close()
+        for datagram in self.engine.datagrams():
+            for _ in range(2):  # one may get lost, and a second copy is dropped as such
+                self._port.udp.send_alone(self._ahead + datagram, self.way)
+        self._finish(End.CLOSED)
+
+    def abort(self, reason: str) -> None:
+        self._closing = True
+        self.reason = self.reason or reason
+        self._finish(End.RESET)
+
+    # --- of the connection ---
+
+    def open(self) -> None:
+        """The peer is who it should be: find out how long packets may be, and take messages once there is
+        a receiver.
+        """
+        self._opened = True
+        self._measure()
+        self._arm()
+
+    def attach(self, receiver: Receiver) -> None:
+        """From now on messages go to this receiver, and are taken from it."""
+        self._receiver = receiver
+        self._loop.call_soon(self._take_kept)
+
+    def _take_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        try:
+            for piece in kept:
+                if not self._closing:
+                    self._take_piece(piece)
+        except (FrameError, DeliveryError) as error:
+            self._break_off(str(error))
+
+    def establish(self) -> bool:
+        """Of a client's link: know it by what the client has drawn alone, wherever it comes from; False where
+        another has drawn the same.
+        """
+        return self._port.establish(self)
+
+    async def settle(self, timeout: float) -> None:
+        """Wait until it is known how long packets may be, the peer speaks, or so many seconds are over."""
+        until = self._loop.time() + timeout
+        while self._path.searching and not (self._kept or self._done.done()) and self._loop.time() < until:
+            await asyncio.sleep(0.01)
+
+    async def run(self) -> End:
+        """Carry messages until the end; `reason` then says more of it."""
+        try:
+            return await self._done
+        finally:
+            self.release()
+            if self._receiver is not None:
+                self._receiver.ended(self.reason or "")
+
+    def wind_up(self) -> None:
+        """Tell the peer the end, and be over."""
+        self.send_message(Kind.BYE, b"the other end stops serving")
+        self.close()
+
+    def release(self) -> None:
+        """Take no more datagrams; for a link that is not run as well."""
+        self._closing = True
+        self._port.forget(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._done.done():
+            self._done.cancel()
+
+    # --- from the peer ---
+
+    def receive(self, start: int, arrival: Arrival) -> int:
+        """Take those datagrams of `arrived` from `start` on that are this link's; up to where that was."""
+        end, size = arrival.count, arrival.size
+        if not self.server and arrival.way.peer != self.way.peer:
+            return end
+        if not self._opened:
+            self._take_flight(start, min(size, end - start))
+            return start + size
+        expected, skip = self._expected, len(self._expected)
+        arrived, joiner, unseal = self._arrived, self._joiner, self._unseal
+        last = -1
+        try:
+            while start < end and arrived[start : start + skip] == expected:
+                length = min(size, end - start)
+                opened = self.engine.unseal(start + skip, length - skip, joiner.place)
+                last = start if opened else last
+                start += length
+                while not self._closing:
+                    self._take_opened(opened, arrival.way)
+                    if not joiner.running:
+                        break
+                    before = start
+                    start, opened = joiner.go_on(unseal, arrived, start, end, size)
+                    if start > before and opened:
+                        last = start - size
+                    if opened < 0:
+                        break
+                if self._closing:
+                    return end
+        except (FrameError, DeliveryError) as error:
+            self._break_off(str(error))
+            return end
+        if last >= 0 and self.server:
+            self._notice(int.from_bytes(arrived[last + skip :][_SEQUENCE], "big"), arrival.way)
+        return start
+
+    def _unseal_with_ident(self, start: int, count: int, at: int) -> int:
+        """As the engine's, for a datagram with a client's number in front: 0 where that is another's."""
+        if self._arrived[start : start + IDENT] != self._expected:
+            return 0
+        return self.engine.unseal(start + IDENT, count - IDENT, at)
+
+    def _take_opened(self, count: int, way: Way) -> None:
+        """Go on with what `unseal` has said of a datagram."""
+        if not count:
+            self._not_data()
+            return
+        try:
+            record = self._joiner.take(count)
+            if record is not None:
+                self._take_record(record, way)
+        except RecordError:
+            self.dropped += 1
+
+    def settle_batch(self) -> None:
+        """All that came has been given to `receive`."""
+        try:
+            self._joiner.flush()
+            if not self._closing and self._opened:
+                self.dropped += self.engine.settle(self._joiner.place)
+                self._not_data()
+                if self._receiver is not None and not self._closing:
+                    self._receiver.delivered()
+        except FrameError as error:
+            self._break_off(str(error))
+
+    def _take_flight(self, start: int, count: int) -> None:
+        self._datagrams += 1
+        skip = len(self._expected)
+        shaking = self._shaking
+        if shaking is None or shaking.done() or count <= skip:
+            return
+        if self._datagrams > HANDSHAKE_LIMIT:
+            shaking.set_exception(TlsError(f"more than {HANDSHAKE_LIMIT} datagrams in a handshake"))
+            return
+        self.engine.feed(count - skip, start + skip)
+        self._step()
+
+    def _not_data(self) -> None:
+        """Reading may have made an answer, or be the end."""
+        self._send_flight()
+        if self.engine.status is Status.CLOSED:
+            self.close()
+        elif self.engine.status is Status.FAILED:
+            self._fail()
+
+    def _take_record(self, record: bytes, way: Way) -> None:
+        sort, content = records.read(record)
+        now = self._loop.time()
+        if isinstance(content, Piece):
+            self._take_piece(content)
+        elif isinstance(content, int):
+            self._outgoing.acknowledged(content, now)
+        elif sort is Sort.PROBE:
+            self._send_record(records.seen(content), way)
+            if way == self.way or not self.server:
+                self._path.suggest(len(record) + self._added, now)
+        elif sort is Sort.SEEN:
+            if self._path.answered(content, now):
+                self._measure()
+            if self._candidate == (way, content):
+                self._move(way)
+        else:
+            self._message(Kind(sort), content)
+        self._tick()
+
+    def _take_piece(self, piece: Piece) -> None:
+        if self._receiver is None:
+            if len(self._kept) < WINDOW:
+                self._kept.append(piece)
+            return
+        for kind, body in self._incoming.take(piece):
+            self._message(kind, body)
+        if not self._closing:
+            self._send_record(records.ack(self._incoming.expected), self.way)
+
+    def _message(self, kind: Kind, body: bytes) -> None:
+        if self._receiver is not None and not self._closing:
+            self._receiver.take_message(kind, body)
+            # Packets that have overtaken the first message are nobody's yet.
+            self._joiner.deliver_to(self._packet)
+
+    def _early(self, frame: memoryview, offloaded: bool) -> None:
+        self.dropped += 1
+
+    def _packet(self, frame: memoryview, offloaded: bool) -> None:
+        self.sent_to_plain += len(frame)
+        if self._receiver is not None:
+            self._receiver.take_packet(frame, offloaded)
+
+    # --- the peer's address ---
+
+    def _notice(self, number: int, way: Way) -> None:
+        """A record of this number has come, and is the peer's."""
+        newer, self._newest = number > self._newest, max(number, self._newest)
+        if way == self.way or not newer:
+            return
+        now = self._loop.time()
+        if now - self._tried >= MOVE_PAUSE:
+            self._tried = now
+            self._candidate = (way, os.urandom(records.TOKEN))
+            self._send_record(records.probe(self._candidate[1], 0), way)
+
+    def _move(self, way: Way) -> None:
+        self.way, self._candidate = way, None
+        self._path = PathMtu(first_hop(way), self._loop.time())
+        self._measure()
+        self.on_move(way)
+
+    # --- to the peer ---
+
+    def _send_record(self, record: bytes, way: Way) -> None:
+        outbox = self._outbox
+        place = -1 if outbox.blocked else outbox.place(way)
+        if place < 0:
+            self._port.wait()
+            return
+        skip = len(self._ahead)
+        self._sealed[place : place + skip] = self._ahead
+        size = self.engine.seal_bytes(record, place + skip)
+        if not size:
+            self._fail()
+            return
+        outbox.add(size + skip)
+        self._records += 1
+        self.flush()
+
+    def _tick(self) -> None:
+        """Send what is due."""
+        if self._closing:
+            return
+        now = self._loop.time()
+        if self._shaking is not None:
+            self.engine.expire()
+            if self.engine.failure is not None and not self._shaking.done():
+                self._shaking.set_exception(TlsError("no answer in the handshake"))
+            self._step()
+            return
+        if not self._opened:
+            return
+        try:
+            for one in self._outgoing.due(now):
+                self._send_record(records.piece(one), self.way)
+        except DeliveryError as error:
+            self.abort(str(error))
+            return
+        probe = self._path.probe(now)
+        if probe is not None:
+            room = self.engine.capacity(probe.size - self.way.overhead - len(self._ahead))
+            self._send_record(records.probe(probe.token, room), self.way)
+            if self._path.confirmed != self._measured:
+                self._measure()
+        self._arm()
+
+    def _arm(self) -> None:
+        """Have `_tick` called when something is due next."""
+        now = self._loop.time()
+        if self._shaking is not None:
+            timeout = self.engine.timeout()
+            when = now + timeout if timeout is not None else None
+        else:
+            when = min(self._outgoing.deadline or self._path.deadline, self._path.deadline)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if when is None else self._loop.call_at(max(when, now + 0.001), self._tick)
+
+    # --- how long packets may be ---
+
+    def refused(self, size: int) -> None:
+        """This machine will not send datagrams of this size."""
+        if self._path.refused(size + self.way.overhead, self._loop.time()):
+            self._measure()
+        self._arm()
+
+    def complained(self, error: int) -> None:
+        """The network says that something of what was sent has not arrived."""
+        if error == errno.ECONNREFUSED and not self.server and self._shaking is not None:
+            if not self._shaking.done():
+                self._shaking.set_exception(ConnectionRefusedError(error, os.strerror(error)))
+        elif error == errno.EMSGSIZE and self._opened:
+            self._path.doubt(self._loop.time())
+            self._arm()
+
+    def _measure(self) -> None:
+        self._measured = self._path.confirmed
+        outer = self._path.confirmed - self.way.overhead
+        room = self.engine.capacity(outer - len(self._ahead))
+        self._added = self._path.confirmed - self.engine.capacity(outer - len(self._expected))
+        if room != self._room:
+            self._room = room
+            self.on_path()
+
+    def _too_long(self, start: int, count: int) -> None:
+        """Cut a packet that is too long, or tell its sender how long it may be."""
+        pieces = fragments(bytes(self._plain[start : start + count]), self._room)
+        for piece in pieces:
+            self._send_record(piece, self.way)
+        if pieces:
+            return
+        self.dropped += 1
+        told = answer(bytes(self._plain[start : start + min(count, 1500)]), self._room - 1)
+        if told is not None and self._receiver is not None:
+            self._receiver.take_packet(memoryview(told), False)
+
+    # --- the end ---
+
+    def ready_again(self) -> None:
+        """The socket has room."""
+        if self._receiver is not None and not self._closing:
+            self._receiver.ready_again()
+
+    def _break_off(self, reason: str) -> None:
+        """The peer has broken the rules."""
+        self.engine.close()
+        self._send_flight()
+        self._closing = True
+        self.reason = reason
+        self._finish(End.NEGOTIATION_FAILED)
+
+    def _fail(self) -> None:
+        self._closing = True
+        self.reason = str(self.engine.failure)
+        self._finish(End.TLS_FAILED)
+
+    def _finish(self, end: End) -> None:
+        if not self._done.done():
+            self._done.set_result(end)

@@ -1,0 +1,185 @@
+"""A UDP port: its datagrams are sorted by their links; what is of none may be a new client's.
+
+Pitfall: libuv, under uvloop, stops watching a descriptor for good that has an error to report, and here that
+is what any host has said of any datagram. So the socket stands in an epoll of its own, and that is what the
+loop watches: it is readable as long as there is something to do, and never has an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import select
+import socket
+from collections.abc import Callable
+
+from culvert.tls.datagram import DatagramEngine, DatagramScratch
+from culvert.vpn.datagram.link import IDENT, DatagramLink
+from culvert.vpn.datagram.udp import Arrival, Outbox, UdpSocket, Way
+
+BATCH = 16
+"""Reads of the socket for one readiness event: then it is the interface's turn."""
+
+PENDING_LIMIT = 256
+"""Handshakes that are under way at once: with a valid cookie each, or they would not be."""
+
+_HANDSHAKE = 22
+"""How a record of a handshake begins."""
+
+Greet = Callable[[int, int, bytes, DatagramScratch, float], bytes | DatagramEngine]
+"""`DatagramContext.greet`."""
+
+
+class Port:
+    """One bound socket and the links over it. A server's greets; a client has one link alone."""
+
+    def __init__(
+        self, sock: socket.socket, buffers: DatagramScratch, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.loop = loop
+        self.buffers = buffers
+        self.udp = UdpSocket(sock, buffers)
+        self.outbox = Outbox(self.udp, buffers)
+        self._links: dict[bytes, DatagramLink] = {}
+        self._pending: dict[tuple[bytes, Way], DatagramLink] = {}
+        self._ident = 0
+        self._greet: Greet | None = None
+        self._welcome: Callable[[DatagramLink], None] = lambda link: None
+        self._waiting = False
+        self._closed = False
+        self.strays = 0
+        """Datagrams of no link that were no client's either."""
+        self._epoll = select.epoll()
+        self._epoll.register(self.udp.fileno(), select.EPOLLIN)
+        loop.add_reader(self._epoll.fileno(), self._ready)
+
+    def close(self) -> None:
+        """Take and send nothing more."""
+        if not self._closed:
+            self._closed = True
+            self.loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self.udp.close()
+
+    def listen(self, greet: Greet, welcome: Callable[[DatagramLink], None]) -> None:
+        """Serve clients: `welcome` gets the link of each that has shown its cookie, to shake hands."""
+        self._ident = IDENT
+        self._greet, self._welcome = greet, welcome
+
+    def stop_greeting(self) -> None:
+        """Take no new clients."""
+        self._greet = None
+
+    def dial(self, engine: DatagramEngine, way: Way, ident: bytes) -> DatagramLink:
+        """The link to a server."""
+        link = self._links[b""] = DatagramLink(self, engine, way, ident, server=False)
+        return link
+
+    def establish(self, link: DatagramLink) -> bool:
+        """Know a client by its ident alone from now on; False where another one has it."""
+        if self._links.setdefault(link.ident, link) is not link:
+            return False
+        self._pending.pop((link.ident, link.way), None)
+        return True
+
+    def forget(self, link: DatagramLink) -> None:
+        """A link is over."""
+        key = link.ident if link.server else b""
+        if self._links.get(key) is link:
+            del self._links[key]
+        for pending in [pending for pending, one in self._pending.items() if one is link]:
+            del self._pending[pending]
+
+    # --- to the network ---
+
+    def wait(self) -> None:
+        """Go on when the socket has room."""
+        if self.outbox.blocked and not self._waiting and not self._closed:
+            self._waiting = True
+            self._epoll.modify(self.udp.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def look_for_fault(self) -> None:
+        """Tell the link whose datagrams were too long for this machine to send."""
+        fault, self.outbox.fault = self.outbox.fault, None
+        if fault is not None and fault[2].errno == errno.EMSGSIZE:
+            for link in list(self._links.values()):
+                if link.way is fault[0]:
+                    link.refused(fault[1])
+
+    def _ready(self) -> None:
+        if self._waiting:
+            self._retry()
+        if not self._closed:
+            self._readable()
+
+    def _retry(self) -> None:
+        if self.outbox.flush():
+            self._waiting = False
+            self._epoll.modify(self.udp.fileno(), select.EPOLLIN)
+            self.look_for_fault()
+            for link in list(self._links.values()):
+                link.ready_again()
+
+    # --- from the network ---
+
+    def _readable(self) -> None:
+        touched: dict[DatagramLink, None] = {}
+        for _ in range(BATCH):
+            try:
+                arrival = self.udp.receive()
+            except OSError:
+                self._hear_complaints()
+                continue
+            if arrival is None:
+                if not touched:
+                    self._hear_complaints()
+                break
+            self._sort(arrival, touched)
+            if self._closed:
+                return
+        for link in touched:
+            link.settle_batch()
+
+    def _sort(self, arrival: Arrival, touched: dict[DatagramLink, None]) -> None:
+        position, size, width = 0, arrival.size, self._ident
+        arrived = self.buffers.arrived
+        while position < arrival.count:
+            ident = bytes(arrived[position : position + width])
+            link = self._links.get(ident) or self._pending.get((ident, arrival.way))
+            if link is None:
+                self._meet(position, min(size, arrival.count - position), arrival.way)
+                position += size
+                continue
+            if link not in touched:
+                # The links share the buffer in which their packets stand.
+                for other in touched:
+                    other.settle_batch()
+                touched.clear()
+                touched[link] = None
+            position = link.receive(position, arrival)
+
+    def _meet(self, start: int, count: int, way: Way) -> None:
+        """A datagram of nobody known: a ClientHello, or nothing."""
+        begin = start + self._ident
+        if self._greet is None or count <= self._ident or self.buffers.arrived[begin] != _HANDSHAKE:
+            self.strays += 1
+            return
+        ident = bytes(self.buffers.arrived[start:begin])
+        found = self._greet(begin, count - self._ident, ident + way.key(), self.buffers, self.loop.time())
+        if isinstance(found, bytes):
+            if found:
+                self.udp.send_alone(found, way)
+            else:
+                self.strays += 1
+        elif len(self._pending) < PENDING_LIMIT:
+            link = DatagramLink(self, found, way, ident, server=True)
+            self._pending[ident, way] = link
+            self._welcome(link)
+        else:
+            self.strays += 1
+
+    def _hear_complaints(self) -> None:
+        for complaint in self.udp.complaints():
+            for link in [*self._links.values(), *self._pending.values()]:
+                if link.way.peer == complaint.peer:
+                    link.complained(complaint.error)

@@ -1,0 +1,104 @@
+"""Messages in a stream: three bytes in front of each, its kind and its length.
+
+     0        1                 3
+    +--------+-----------------+---------------------+--------------------- - -
+    |  kind  | length (16 bit) | virtio header (10)  |  length bytes
+    +--------+-----------------+---------------------+--------------------- - -
+                                 OFFLOADED alone
+
+The length counts the body alone, without the virtio header: so 16 bits are enough for the longest packet.
+Two kinds are of streams alone, and stand for a PACKET: those of `vpn.brief`.
+A stream of whole messages is cut in place, without a copy; only what is left of one that is not complete yet
+is kept. Nothing of a length that no message may have is ever waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from culvert.vpn import brief
+from culvert.vpn.transport import MESSAGE_LIMIT, VIRTIO, FrameError, Kind
+
+HEADER = 3
+"""Bytes in front of each message."""
+
+LONGEST = HEADER + VIRTIO + 65535
+"""Bytes of the longest message with its header."""
+
+BRIEF = {4: 20, 6: 22}
+"""The kinds of a small packet of IPv4 and of IPv6 without what its header has in common with the last."""
+
+_VERSIONS = {kind: version for version, kind in BRIEF.items()}
+_KINDS = {int(kind): kind for kind in Kind} | dict.fromkeys(_VERSIONS, Kind.PACKET)
+_LIMITS = {
+    **dict.fromkeys((Kind.HELLO, Kind.BYE), MESSAGE_LIMIT),
+    **dict.fromkeys((Kind.PING, Kind.PONG), 64),
+    **dict.fromkeys((Kind.PACKET, Kind.OFFLOADED), 65535),
+}
+_EXTRA = {number: VIRTIO if kind is Kind.OFFLOADED else 0 for number, kind in _KINDS.items()}
+
+Message = tuple[Kind, memoryview]
+"""A message: its kind, and its body with the virtio header that it may begin with."""
+
+
+def message(kind: Kind, body: bytes) -> bytes:
+    """A whole message that is no OFFLOADED packet. Raises ValueError for a body that is too long."""
+    if len(body) > _LIMITS[kind]:
+        raise ValueError(f"{kind.name} with {len(body)} bytes: {_LIMITS[kind]} at most")
+    return bytes((kind, len(body) >> 8, len(body) & 0xFF)) + body
+
+
+def write_header(buffer: bytearray, end: int, kind: int, length: int) -> None:
+    """Put a message's header into `buffer` so that it ends at `end`."""
+    buffer[end - 3] = kind
+    buffer[end - 2] = length >> 8
+    buffer[end - 1] = length & 0xFF
+
+
+class Cutter:
+    """Cuts what a stream brings into messages."""
+
+    __slots__ = ("_headers", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._headers = brief.Headers()
+
+    @property
+    def kept(self) -> int:
+        """How many bytes of a message that is not complete are kept."""
+        return len(self._rest)
+
+    def feed(self, data: memoryview) -> Iterator[Message]:
+        """The messages that are complete with `data`, valid until the next step. To be run to its end.
+
+        A packet is a view of `data`, which must stay as it is for as long as packets alone are given; the
+        body of any other message is a copy, and so is all that stands behind it.
+
+        Raises FrameError for what is no message; nothing can be fed after that.
+        """
+        if self._rest:
+            self._rest += data
+            data = memoryview(self._rest)
+        position, size = 0, len(data)
+        while size - position >= HEADER:
+            number = data[position]
+            kind = _KINDS.get(number)
+            if kind is None:
+                raise FrameError(f"a message of the unknown kind {number}")
+            length = data[position + 1] << 8 | data[position + 2]
+            if length > _LIMITS[kind]:
+                raise FrameError(f"a {kind.name} of {length} bytes, {_LIMITS[kind]} at most")
+            start = position + HEADER
+            end = start + length + _EXTRA[number]
+            if end > size:
+                break
+            position = end
+            body = data[start:end]
+            if kind < Kind.PACKET:  # rare; what is said in answer to it may overwrite the buffer
+                body, data = memoryview(bytes(body)), memoryview(bytes(data[end:]))
+                position, size = 0, len(data)
+            elif number in _VERSIONS:
+                body = memoryview(self._headers.restore(_VERSIONS[number], bytes(body)))
+            yield kind, body
+        self._rest = bytearray(data[position:])

@@ -1,0 +1,214 @@
+"""A VPN at work: the interface on one side, the sessions of its peers on the other.
+
+The hot path is here. A packet of the interface is read into the process's `Scratch`, its destination says
+whose it is, and that one's transport encrypts it where it stands. A packet that has come is inspected, held
+against what its sender may send, and written to the interface from where it was decrypted.
+
+A destination that is nobody's is dropped, and so is what a busy link has no room for: as a router does it.
+With one session alone the interface is not read meanwhile, so that the kernel holds the senders back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from culvert.config.vpn import Network, Vpn
+from culvert.log import Channel
+from culvert.tls.engine import Scratch
+from culvert.vpn.directory import Directory
+from culvert.vpn.session import Part, Peer, Session
+from culvert.vpn.tally import Tally
+from culvert.vpn.transport import HEADROOM, PACKET_LIMIT, VIRTIO, Transport
+from culvert.vpn.virtio import NO_HEADER, PacketError, inspect
+
+BATCH = 32
+"""Packets that are read from the interface for one readiness event: then it is the peers' turn."""
+
+PASSED_LIMIT = 4096
+"""Pairs of addresses that are kept as permitted, for each session."""
+
+
+class Refuse(Protocol):
+    """Counts and logs what was dropped, the log not too often: `Refusals.refuse` does."""
+
+    def __call__(self, reason: str, text: str, log: Channel | None = None) -> object: ...
+
+
+class Hub:
+    """The interface's descriptor and the sessions. `open` it once there is an interface."""
+
+    def __init__(self, config: Vpn, scratch: Scratch, refuse: Refuse) -> None:
+        self.config = config
+        self.tally = Tally()
+        self.sessions: set[Session] = set()
+        self.directory: Directory[Session] = Directory()
+        """Whose packets with these destinations are."""
+        self.local: Directory[bool] = Directory()
+        """What peers may send to: this end's addresses, and the networks behind it."""
+        self.on_resume: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[OSError], None] = lambda _: None
+        self._refuse = refuse
+        self._received = scratch.received
+        self._into = [memoryview(scratch.received)[HEADROOM - VIRTIO :]]
+        self._loop = asyncio.get_running_loop()
+        self._fd = -1
+        self._reading = False
+
+    def open(self, fd: int) -> None:
+        """Carry packets from and to this interface from now on."""
+        self._fd = fd
+        self._read(wanted=True)
+
+    def close(self) -> None:
+        """Let go of the interface; the descriptor is the caller's."""
+        if self._fd >= 0:
+            self._read(wanted=False)
+            self._fd = -1
+
+    def session(self, part: Part, transport: Transport, peer: Peer, log: Channel) -> Session:
+        """The session over a new link, whose transport's receiver it is to be; then `Session.begin` it."""
+        session = Session(part, transport, peer, log, self)
+        self.sessions.add(session)
+        return session
+
+    def forget(self, session: Session) -> None:
+        """A session is over."""
+        self.sessions.discard(session)
+        self.directory.remove(session)
+        self.changed()
+        self.resume()
+
+    def permit(self, session: Session, networks: list[Network]) -> None:
+        """Let these be the session's: packets to them go there, and it may send from them."""
+        for network in networks:
+            self.directory.put(network, session)
+            session.sources.put(network, session)
+        self.changed()
+
+    def changed(self) -> None:
+        """What was permitted must be looked at again."""
+        for session in self.sessions:
+            session.passed.clear()
+
+    # --- from the interface ---
+
+    def _read(self, *, wanted: bool) -> None:
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self._loop.add_reader(self._fd, self._readable)
+            else:
+                self._loop.remove_reader(self._fd)
+
+    def resume(self) -> None:
+        if self._fd >= 0:
+            self._read(wanted=True)
+        self.on_resume()
+
+    def pump(self) -> None:
+        """Look for packets now: what was handed to the interface may have made it answer."""
+        if self._reading:
+            self._readable()
+
+    def _readable(self) -> None:
+        fd, into, readv = self._fd, self._into, os.readv
+        touched: list[Transport] = []
+        for turn in range(BATCH):
+            try:
+                count = readv(fd, into)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._lose(error)
+                break
+            transport = self._forward(count - VIRTIO)
+            if transport is None:
+                continue
+            if turn == 0:
+                transport.flush()  # it may be alone, and somebody waits for it
+            elif transport not in touched:
+                touched.append(transport)
+            if transport.busy and len(self.sessions) == 1:
+                self._read(wanted=False)
+                break
+        for transport in touched:
+            transport.flush()
+
+    def _lose(self, error: OSError) -> None:
+        """The interface was removed by somebody: its descriptor would be readable for ever."""
+        if error.errno != errno.EINTR:
+            self.close()
+            self.on_lost(error)
+
+    def _forward(self, count: int) -> Transport | None:
+        """Send the packet that was read to whose it is; whom it was given to."""
+        received, tally = self._received, self.tally
+        if received[HEADROOM] >> 4 == 4:
+            destination = received[HEADROOM + 16 : HEADROOM + 20]
+        else:
+            destination = received[HEADROOM + 24 : HEADROOM + 40]
+        session = self.directory.find(bytes(destination))
+        if session is None or not 0 < count <= PACKET_LIMIT:
+            tally.unroutable += 1
+            return None
+        transport = session.transport
+        if transport.busy:
+            tally.busy += 1
+            return transport
+        tally.packets_out += 1
+        tally.bytes_out += count
+        # As `virtio.is_whole`, in place: a checksum to complete, or segments to be cut.
+        offloaded = bool(received[HEADROOM - VIRTIO] & 1 or received[HEADROOM - VIRTIO + 1])
+        transport.send_packet(HEADROOM, count, offloaded)
+        return transport
+
+    # --- from the peers ---
+
+    def deliver(self, session: Session, frame: memoryview, offloaded: bool) -> None:
+        """Hand a peer's packet to the interface, if it is one that this peer may send."""
+        tally = self.tally
+        try:
+            source, destination = inspect(frame, offloaded)
+        except PacketError as error:
+            tally.malformed += 1
+            self._refuse("malformed packet", f"VPN: {session.peer.shown} sent {error}", session.log)
+            return
+        if source + destination not in session.passed and not self._permitted(session, source, destination):
+            return
+        tally.packets_in += 1
+        tally.bytes_in += len(frame)
+        try:
+            if offloaded:
+                os.write(self._fd, frame)
+            else:
+                os.writev(self._fd, (NO_HEADER, frame))
+        except OSError:  # taken down by somebody, or a segmentation that this kernel does not know
+            tally.malformed += 1
+
+    def _permitted(self, session: Session, source: bytes, destination: bytes) -> bool:
+        """Whether the peer may send from here to there; told in the log where it may not."""
+        if session.sources.find(source) is None:
+            self.tally.spoofed += 1
+            text = f"VPN: {session.peer.shown} sent from {_shown(source)}, which is not its address: dropped"
+            self._refuse("spoofed packet", text, session.log)
+            return False
+        if self.local.find(destination) is None and not (
+            self.config.between_clients and self.directory.find(destination) is not None
+        ):
+            self.tally.strayed += 1
+            text = f"VPN: {session.peer.shown} sent to {_shown(destination)}, which is not for it: dropped"
+            self._refuse("stray packet", text, session.log)
+            return False
+        if len(session.passed) >= PASSED_LIMIT:
+            session.passed.clear()
+        session.passed.add(source + destination)
+        return True
+
+
+def _shown(address: bytes) -> str:
+    return str(ipaddress.ip_address(address))

@@ -1,0 +1,355 @@
+"""A link over TLS: messages in a stream, between one TLS engine and one socket.
+
+It stands in the place of the relay: a connection that has shaken hands runs it to its end. Packets are
+encrypted where the interface has left them, several of them go to the socket in one call, and what was
+decrypted is cut in place. A copy is made in two cases: a message that comes in two reads, and a send that the
+socket does not take to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from typing import Protocol
+
+from culvert.errors import os_reason
+from culvert.readiness import Interest, Readiness
+from culvert.stream import End, Stream
+from culvert.tls.engine import Engine, Status
+from culvert.vpn import brief
+from culvert.vpn.frames import BRIEF, HEADER, Cutter, message, write_header
+from culvert.vpn.transport import MESSAGE_LIMIT, PACKET_LIMIT, VIRTIO, FrameError, Kind, Receiver
+
+CONTROL_LIMIT = 256 * 1024
+"""Most ciphertext that may wait for a peer who does not read: what makes more than that is no packet."""
+
+FLUSH_AT = 96 * 1024
+"""Bytes of packets that are encrypted before they are sent: what `scratch.transformed` holds, with room."""
+
+FAREWELL = 2.0
+"""Seconds for the peer's answer to our end."""
+
+TRIM_AFTER = 1.0
+"""Seconds of quiet after which the engine's buffers are given back."""
+
+BURST = 16 * 1024
+
+RECORDS_LIMIT = 1 << 23
+"""Records under one key: a third of what AES-GCM is good for (RFC 8446, 5.5)."""
+
+
+class Observer(Protocol):
+    """As the relay's."""
+
+    def tls_answered(self) -> None: ...
+    def tls_truncated(self) -> None: ...
+
+
+class StreamLink:
+    """The transport over one TLS stream. `attach` a receiver, then `run` it once. The caller closes it.
+
+    The attributes are as the relay's: `sent_to_plain` are bytes of packets that came.
+    """
+
+    name = "TLS"
+    offload = True
+
+    def __init__(self, readiness: Readiness, engine: Engine, stream: Stream) -> None:
+        self._loop = readiness.loop
+        self._engine = engine
+        self._stream = stream
+        scratch = engine.scratch
+        self._received, self._transformed = scratch.received, scratch.transformed
+        self._recv, self._send = stream.recv_into, stream.send
+        self._interest = Interest(
+            readiness, stream.fileno(), self._readable, self._writable, on_failure=self._failed
+        )
+        self._cutter = Cutter()
+        self._headers = brief.Headers()
+        self._receiver: Receiver
+        self._unsent: bytearray | None = None
+        self._encrypted = 0
+        self._closing = False
+        self._done: asyncio.Future[End] = self._loop.create_future()
+        self._farewell: asyncio.TimerHandle | None = None
+        self._trimming: asyncio.TimerHandle | None = None
+        self._observer: Observer | None = None
+        self._answered = False
+        self._records = 0
+        self.reason: str | None = None
+        self.truncated = False
+        self.sent_to_tls = 0
+        self.sent_to_plain = 0
+
+    def attach(self, receiver: Receiver) -> None:
+        """To be called before `run`."""
+        self._receiver = receiver
+
+    async def run(self, observer: Observer) -> End:
+        """Carry messages until the end."""
+        self._observer = observer
+        try:
+            plaintext = self._engine.drain()  # what came together with the handshake's end
+            self._take(plaintext)
+            self._steer()
+            return await self._done
+        finally:
+            self._detach()
+            self._receiver.ended(self.reason or "")
+
+    # --- of `Transport` ---
+
+    @property
+    def path_mtu(self) -> int | None:
+        """What the kernel knows of the path of the TCP connection: packets of its own size are not cut."""
+        if not isinstance(self._stream, socket.socket) or self._stream.family == socket.AF_UNIX:
+            return None
+        six = self._stream.family == socket.AF_INET6
+        # IP_MTU of linux/in.h and IPV6_MTU of linux/in6.h, which the socket module does not name.
+        level, option = (socket.IPPROTO_IPV6, 24) if six else (socket.IPPROTO_IP, 14)
+        with contextlib.suppress(OSError):
+            return self._stream.getsockopt(level, option)
+        return None
+
+    @property
+    def busy(self) -> bool:
+        return self._unsent is not None or self._engine.blocked is not None or self._closing
+
+    @property
+    def worn(self) -> bool:
+        return self._records >= RECORDS_LIMIT
+
+    def send_message(self, kind: Kind, body: bytes) -> None:
+        if self._over or self._closing or self._engine.blocked is not None:
+            return
+        data = message(kind, body[:MESSAGE_LIMIT])
+        self._received[: len(data)] = data
+        self._engine.write(0, len(data))
+        self._records += 1
+        self._push()
+
+    def send_packet(self, start: int, count: int, offloaded: bool) -> None:
+        if count <= brief.LIMIT and not offloaded and self._send_briefly(start, count):
+            return
+        if offloaded:
+            first = start - VIRTIO
+            kind = Kind.OFFLOADED
+        else:
+            first = start
+            kind = Kind.PACKET
+        write_header(self._received, first, kind, count)
+        self._encrypt(first - HEADER, start + count, count)
+
+    def _send_briefly(self, start: int, count: int) -> bool:
+        """Send a small packet without what its header has in common with the last; False where it has not."""
+        version = self._received[start] >> 4
+        span = brief.SPANS.get(version, PACKET_LIMIT)
+        if count < span:
+            return False
+        head = self._headers.shorten(version, bytes(self._received[start : start + span]))
+        if head is None:
+            return False
+        first = start + span - len(head)
+        self._received[first : start + span] = head
+        write_header(self._received, first, BRIEF[version], start + count - first)
+        self._encrypt(first - HEADER, start + count, count)
+        return True
+
+    def _encrypt(self, first: int, end: int, count: int) -> None:
+        size = end - first
+        self._engine.write(first, size)
+        self._records += 1 + (count >> 14)
+        self.sent_to_tls += count
+        self._encrypted += size
+        if self._encrypted >= FLUSH_AT:
+            self._push()
+
+    def flush(self) -> None:
+        if self._encrypted:
+            self._push()
+
+    def close(self) -> None:
+        if self._over or self._closing:
+            return
+        self._closing = True
+        self._engine.close()
+        self._push()
+        self._farewell = self._loop.call_later(FAREWELL, self._finish, End.CLOSED)
+        self._shut_if_sent()
+
+    def abort(self, reason: str) -> None:
+        self.reason = reason
+        self._finish(End.RESET)
+
+    # --- of the connection ---
+
+    def wind_up(self) -> None:
+        """Tell the peer the end, and be over."""
+        self.send_message(Kind.BYE, b"the other end stops serving")
+        self._engine.close()
+        self._push()
+        self._finish(End.CLOSED)
+
+    # --- from the peer ---
+
+    @property
+    def _over(self) -> bool:
+        return self._done.done()
+
+    def _readable(self) -> bool:
+        """Take one read; whether there was anything to take, an end included."""
+        try:
+            count = self._recv(self._received)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self._lose(error)
+            return True
+        if not count:
+            self._stream_ended()
+            return True
+        if count > BURST and self._trimming is None:
+            self._trimming = self._loop.call_later(TRIM_AFTER, self._trim)
+        plaintext = self._engine.decrypt(count)
+        if not self._answered:
+            self._answered = True
+            if self._observer is not None:
+                self._observer.tls_answered()
+        self._take(plaintext)
+        return True
+
+    def _take(self, plaintext: int) -> None:
+        """Hand on what was decrypted, then see to what else reading made of the engine."""
+        engine = self._engine
+        try:
+            self._cut(plaintext)
+        except FrameError as error:
+            self.reason = str(error)
+            engine.close()
+            self._push()
+            self._finish(End.NEGOTIATION_FAILED)
+            return
+        if engine.blocked is not None:
+            engine.resume()
+            if not self.busy and not self._over:
+                self._receiver.ready_again()
+        self._push()
+        if plaintext:
+            self._receiver.delivered()
+        if engine.status is Status.FAILED:
+            self.reason = str(engine.failure)
+            self._finish(End.TLS_FAILED)
+        elif engine.status is Status.CLOSED:
+            self._peer_closed()
+
+    def _cut(self, plaintext: int) -> None:
+        self._records += 1 + (plaintext >> 14)
+        receiver = self._receiver
+        for kind, body in self._cutter.feed(self._transformed[:plaintext]):
+            if self._over:
+                return
+            if kind >= Kind.PACKET:
+                self.sent_to_plain += len(body)
+                receiver.take_packet(body, kind is Kind.OFFLOADED)
+            else:
+                receiver.take_message(kind, body.tobytes())
+
+    def _peer_closed(self) -> None:
+        if not self._over and not self._closing:
+            self._engine.close()
+            self._push()
+        self._finish(End.CLOSED)
+
+    def _stream_ended(self) -> None:
+        if not self._closing:
+            self.truncated = True
+            self.reason = "the peer ended the connection without a close_notify"
+            if self._observer is not None:
+                self._observer.tls_truncated()
+        self._finish(End.CLOSED)
+
+    def _failed(self) -> None:
+        self._lose(ConnectionResetError(errno.ECONNRESET, "reset"))
+
+    def _lose(self, error: OSError) -> None:
+        if self._closing:
+            self._finish(End.CLOSED)
+            return
+        self.reason = f"{os_reason(error)} ({error.errno})"
+        self._finish(End.RESET)
+
+    # --- to the peer ---
+
+    def _push(self) -> None:
+        """Send what the engine has for the peer, behind what still waits."""
+        self._encrypted = 0
+        while count := self._engine.output():
+            self._send_ciphertext(count)
+
+    def _send_ciphertext(self, count: int) -> None:
+        if self._over:
+            return
+        if self._unsent is not None:
+            self._unsent += self._transformed[:count]
+            if len(self._unsent) > CONTROL_LIMIT:
+                self.abort("the peer makes this end answer, and reads nothing")
+            return
+        try:
+            sent = self._send(self._transformed[:count])
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._lose(error)
+            return
+        if sent < count:
+            self._unsent = bytearray(self._transformed[sent:count])
+            self._steer()
+
+    def _writable(self) -> None:
+        waiting = self._unsent
+        if waiting is None:
+            return
+        try:
+            sent = self._send(memoryview(waiting))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        self._unsent = waiting[sent:] if sent < len(waiting) else None
+        if self._unsent is None:
+            self._steer()
+            self._shut_if_sent()
+            if not self.busy and not self._over:
+                self._receiver.ready_again()
+
+    def _shut_if_sent(self) -> None:
+        if self._closing and self._unsent is None and not self._over:
+            with contextlib.suppress(OSError):
+                self._stream.shutdown(socket.SHUT_WR)
+
+    # --- the end ---
+
+    def _steer(self) -> None:
+        self._interest.set(not self._over, not self._over and self._unsent is not None)
+
+    def _finish(self, end: End) -> None:
+        if not self._done.done():
+            self._done.set_result(end)
+        self._steer()
+
+    def _trim(self) -> None:
+        self._trimming = None
+        if not self._over and self._engine.status is Status.OPEN and self._engine.blocked is None:
+            self._push()
+            self._engine.trim()
+
+    def _detach(self) -> None:
+        for timer in (self._farewell, self._trimming):
+            if timer is not None:
+                timer.cancel()
+        self._interest.close()
+        if not self._done.done():  # the connection's task was cancelled
+            self._done.cancel()

@@ -1,0 +1,87 @@
+"""In a guest: the classic VPN put to the proof, by Culvert and by stunnel (see test_classic_vpn.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.uml.guest import own_folder, report
+from bench.uml.hosts import Host, HostError, median
+from bench.uml.processes import descending
+from bench.vpn.classic import CULVERT, STUNNEL, Line, Way, await_link, await_no_link, linked, route
+from bench.vpn.networks import FAR, FAR_LAN, NEAR_LAN, Networks
+
+_FILE_SIZE = 1 << 19
+_PORT = 7000
+_FULL = 1472
+"""Bytes in a ping that makes an Ethernet frame a full one."""
+
+
+def run(parameters: dict[str, Any]) -> None:
+    """Report what was seen, for the tests to judge; `certificate` is a path."""
+    own_folder("/etc/ppp")
+    networks, certificate = Networks(), parameters["certificate"]
+    report(what="direct", ping=median(networks.near.ping(FAR, 50)))
+    report(what="apart", reachable=_reaches(networks))
+    for program in (STUNNEL, CULVERT):
+        with linked(networks, Way(program, certificate, debug=6)):
+            route(networks)
+            report(what="classic", program=program.name, ports=networks.near.listening(), **_proof(networks))
+    with linked(networks, Way(CULVERT, certificate, short=True, debug=6)) as tunnel:
+        route(networks)
+        report(what="short", ports=networks.near.listening(), **_proof(networks))
+        with networks.near_lan.running("ping", "-i", "0.2", FAR_LAN):
+            report(what="again", seconds=_break(networks, tunnel.server.pid))
+        report(what="after", **_proof(networks))
+
+
+def _reaches(networks: Networks) -> bool:
+    """Whether one network can be reached from the other, with no tunnel there."""
+    try:
+        return bool(networks.near_lan.ping(FAR_LAN, 1))
+    except HostError:
+        return False
+
+
+def _proof(networks: Networks) -> dict[str, Any]:
+    return {
+        "ping": median(networks.near.ping(Line().far_end, 50)),
+        "there": len(networks.near_lan.ping(FAR_LAN, 5)),
+        "back": len(networks.far_lan.ping(NEAR_LAN, 5)),
+        "full": len(networks.near_lan.ping(FAR_LAN, 5, size=_FULL)),
+        "file_there": _sent(networks.near_lan, networks.far_lan, FAR_LAN),
+        "file_back": _sent(networks.far_lan, networks.near_lan, NEAR_LAN),
+    }
+
+
+def _sent(source: Host, destination: Host, address: str) -> bool:
+    """Whether a file that goes from one network into the other arrives as it was."""
+    sent, arrived = Path("/run/sent"), Path("/run/arrived")
+    sent.write_bytes(os.urandom(_FILE_SIZE))
+    arrived.unlink(missing_ok=True)
+    listen = f"TCP-LISTEN:{_PORT},reuseaddr"
+    with destination.running("receiver", "socat", "-d", "-d", "-u", listen, f"CREATE:{arrived}") as receiver:
+        receiver.await_line("listening on")
+        source.run("socat", "-u", f"FILE:{sent}", f"TCP:{address}:{_PORT}")
+        receiver.await_end()
+    return _sum(sent) == _sum(arrived)
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _break(networks: Networks, server: int) -> float:
+    """Kill the server's pppd; the seconds until the link is there again."""
+    begun = time.monotonic()
+    for process in descending(server):
+        if process.name == "pppd":
+            os.kill(process.pid, signal.SIGKILL)
+    await_no_link(networks)
+    await_link(networks)
+    route(networks)
+    return round(time.monotonic() - begun, 1)

@@ -1,0 +1,286 @@
+"""Links over UDP: messages and packets, loss, a peer that moves, and those who only listen or make noise."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import struct
+
+import pytest
+
+from culvert.vpn.datagram.link import IDENT
+from culvert.vpn.datagram.udp import Way
+from culvert.vpn.transport import MESSAGE_LIMIT, VIRTIO, Kind
+
+from ...tls.conftest import Authority
+from .packets import TCP4, Flow, completed, virtio
+from .world import LOCALHOST, Middle, Taker, rough, world
+
+
+def test_messages_and_packets_go_both_ways(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            client, server = await here.pair()
+            packet = completed(Flow().udp(b"data"))
+            client.send(packet)
+            await server.until(lambda taker: taker.packets == [(packet, False)])
+            server.send(packet)
+            await client.until(lambda taker: taker.packets == [(packet, False)])
+            client.link.send_message(Kind.PING, b"who")
+            await server.until(lambda taker: (Kind.PING, b"who") in taker.messages)
+            server.link.send_message(Kind.PONG, b"me")
+            await client.until(lambda taker: (Kind.PONG, b"me") in taker.messages)
+
+    asyncio.run(run())
+
+
+def test_a_packet_of_64_kb_arrives_as_it_was(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            client, server = await here.pair()
+            await client.link.settle(2)
+            packet = Flow(options=bytes(12)).tcp(random.Random(1).randbytes(60_000))
+            client.link._path.refused(1400, 0.0)
+            client.link._measure()
+            client.send(packet, virtio(packet, TCP4, 1448))
+            await server.until(lambda taker: bool(taker.packets))
+            frame, offloaded = server.packets[0]
+            assert offloaded
+            assert frame[VIRTIO:] == packet
+
+    asyncio.run(run())
+
+
+def test_the_path_s_mtu_is_found_and_told(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            client, _ = await here.pair()
+            await client.link.settle(2)
+            found = client.link.path_mtu
+            assert found is not None
+            assert found > 16_000
+            told: list[int | None] = []
+            client.link.on_path = lambda: told.append(client.link.path_mtu)
+            client.link.refused(1400)
+            assert told == [client.link.path_mtu]
+            assert 1200 < (told[0] or 0) < 1280
+
+    asyncio.run(run())
+
+
+def test_a_packet_that_is_too_long_is_answered_with_how_long_it_may_be(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            client, _ = await here.pair()
+            client.link._path.refused(1400, 0.0)
+            client.link._measure()
+            packet = completed(Flow().udp(bytes(1400)))
+            client.send(packet)
+            ((answer, offloaded),) = client.packets
+            assert not offloaded
+            assert answer[9] == socket.IPPROTO_ICMP
+            assert answer[20:22] == b"\x03\x04"
+            assert struct.unpack_from(">H", answer, 26)[0] == client.link.path_mtu
+            assert answer[28:].startswith(packet[:28])
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_messages_survive_what_a_rough_way_does(authority: Authority, seed: int) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            middle = Middle(here.address)
+            try:
+                client, server = await here.pair(middle.address)
+                middle.treat = rough(seed)
+                long = random.Random(seed).randbytes(MESSAGE_LIMIT)
+                client.link.send_message(Kind.HELLO, long)
+                client.link.send_message(Kind.BYE, b"short")
+                await server.until(lambda taker: len(taker.messages) >= 3, 20)
+                assert server.messages[1:] == [(Kind.HELLO, long), (Kind.BYE, b"short")]
+            finally:
+                middle.close()
+
+    asyncio.run(run())
+
+
+def test_packets_that_come_before_the_first_message_are_nobody_s(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            client = await here.client()
+            client.send(completed(Flow().udp(b"early")))
+            client.link.send_message(Kind.HELLO, b"client")
+            async with asyncio.timeout(5):
+                while len(here.takers) < 2:
+                    await asyncio.sleep(0.01)
+            server = next(taker for taker in here.takers if taker.link.server)
+            await server.until(lambda taker: bool(taker.messages))
+            assert server.packets == []
+
+    asyncio.run(run())
+
+
+def test_an_end_is_told_with_its_reason(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            client, server = await here.pair()
+            client.link.send_message(Kind.BYE, b"enough")
+            client.link.close()
+            await server.until(lambda taker: bool(taker.reasons))
+            assert server.messages[-1] == (Kind.BYE, b"enough")
+            assert server.reasons == [""]
+            await client.until(lambda taker: taker.reasons == [""])
+            assert not here.server._links
+
+    asyncio.run(run())
+
+
+async def say(taker: Taker, other: Taker, data: bytes) -> None:
+    """A packet from one to the other."""
+    packet = completed(Flow().udp(data))
+    taker.send(packet)
+    await other.until(lambda one: (packet, False) in one.packets)
+
+
+def test_a_client_that_moves_keeps_its_link(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            middle = Middle(here.address)
+            try:
+                client, server = await here.pair(middle.address)
+                moves: list[Way] = []
+                server.link.on_move = moves.append
+                middle.move()
+                await say(client, server, b"from elsewhere")
+                async with asyncio.timeout(5):
+                    while not moves:
+                        await asyncio.sleep(0.01)
+                assert moves[0].peer == middle.outside.getsockname()
+                await say(server, client, b"to elsewhere")
+            finally:
+                middle.close()
+
+    asyncio.run(run())
+
+
+def test_who_sends_on_what_he_heard_gets_nothing_of_the_link(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            middle = Middle(here.address)
+            listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            listener.bind((LOCALHOST, 0))
+            listener.setblocking(False)
+            try:
+                client, server = await here.pair(middle.address)
+                await client.link.settle(2)
+                await server.link.settle(2)
+                way = server.link.way
+                packet = completed(Flow().udp(b"data"))
+                before = len(middle.seen)
+                middle.treat = lambda datagram: []
+                client.send(packet)
+                async with asyncio.timeout(5):
+                    while len(middle.seen) == before:
+                        await asyncio.sleep(0.01)
+                heard = middle.seen[before:]
+                for _ in range(3):
+                    for one in heard:
+                        listener.sendto(one, here.address)
+                    await asyncio.sleep(0.05)
+                assert server.packets == [(packet, False)]
+                middle.treat = lambda datagram: [datagram]
+                await say(server, client, b"still to the client")
+                assert server.link.way == way
+                sent = []
+                while True:
+                    try:
+                        sent.append(listener.recv(2000))
+                    except BlockingIOError:
+                        break
+                assert len(sent) <= 1  # one probe, however often it is sent on
+                assert sum(map(len, sent)) <= sum(map(len, heard))
+            finally:
+                listener.close()
+                middle.close()
+
+    asyncio.run(run())
+
+
+def test_noise_is_passed_over(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            client, server = await here.pair()
+            noise = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            noise.bind((LOCALHOST, 0))
+            noise.setblocking(False)
+            for number in range(200):
+                head = server.link.ident if number % 2 else os.urandom(IDENT)
+                noise.sendto(head + os.urandom(number), here.address)
+                noise.sendto(head + b"\x17\xfe\xfd" + os.urandom(number), here.address)
+            await say(client, server, b"data")
+            await say(server, client, b"data")
+            with pytest.raises(BlockingIOError):
+                noise.recv(2000)
+            noise.close()
+            assert here.server.strays >= 100
+            assert len(here.takers) == 2
+
+    asyncio.run(run())
+
+
+def test_a_replayed_datagram_is_no_second_packet(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            middle = Middle(here.address)
+            try:
+                client, server = await here.pair(middle.address)
+                middle.treat = lambda datagram: [datagram] * 3
+                await say(client, server, b"first")
+                await say(client, server, b"second")
+                assert len(server.packets) == 2
+            finally:
+                middle.close()
+
+    asyncio.run(run())
+
+
+def test_where_nobody_listens_it_is_said_at_once(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            free = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            free.bind((LOCALHOST, 0))
+            address = free.getsockname()
+            free.close()
+            with pytest.raises(ConnectionRefusedError):
+                await here.client(address)
+
+    asyncio.run(run())
+
+
+def test_where_nothing_comes_back_it_is_given_up_in_time(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            silent.bind((LOCALHOST, 0))
+            with pytest.raises(TimeoutError):
+                await here.client(silent.getsockname(), 0.3)
+            silent.close()
+
+    asyncio.run(run())
+
+
+def test_a_handshake_over_a_rough_way_succeeds(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            middle = Middle(here.address)
+            middle.treat = rough(3, 0.15)
+            try:
+                client = await here.client(middle.address, 15)
+                assert client.link.engine.version == "DTLSv1.2"
+            finally:
+                middle.close()
+
+    asyncio.run(run())
