@@ -113,7 +113,7 @@ class Generation:
         for bound in self._listening():
             bound.sock.close()
         ledger.claim(serves=False)
-        self.close_jail()
+        self.close_jail(serves=False)
         overview = Overview(self.services, ledger, os.getppid())
 
         def make() -> AdminProcess:
@@ -126,16 +126,18 @@ class Generation:
         return self.door is not None and index == self.workers - 1
 
     def note(self, event: Event) -> None:
-        if self.door is not None and self.ledger is not None:
+        if self.ledger is not None:
             note(self.ledger.tally(DAEMON), event)
 
-    def close_jail(self) -> None:
-        """Give up in this process, for good, what it takes to prepare but not to serve."""
+    def close_jail(self, *, serves: bool = True) -> None:
+        """Give up in this process, for good, what it takes to prepare but not to serve; one that
+        does not serve keeps no power at all.
+        """
         worker.preload()
         privileges.drop(self.options.chroot, None)
         self.log.enter_jail()
         self.jailed = True
-        privileges.drop(None, self.identity, self._kept_powers())
+        privileges.drop(None, self.identity, self._kept_powers() if serves else frozenset())
 
     def _kept_powers(self) -> frozenset[int]:
         """What it takes to serve, or to reload in this process, and only root has."""
