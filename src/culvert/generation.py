@@ -108,7 +108,7 @@ class Generation:
         for bound in door.bound if door is not None else ():
             bound.sock.close()
         clone = self.posts.take_up(index)
-        self.close_jail(posts.POWERS if self.posts.is_vpn(index) else frozenset())
+        self.close_jail(posts.POWERS if self.posts.is_vpn(index) else None)
         if self.posts.is_vpn(index) and self.identity is None:
             posts.give_up_powers()
         assignment = self.assignment(index)
@@ -125,7 +125,7 @@ class Generation:
         for bound in self._listening():
             bound.sock.close()
         ledger.claim(serves=False)
-        self.close_jail()
+        self.close_jail(frozenset())
         overview = Overview(self.services, ledger, os.getppid())
 
         def make() -> AdminProcess:
@@ -138,16 +138,18 @@ class Generation:
         return index == self.posts.administrator
 
     def note(self, event: Event) -> None:
-        if self.door is not None and self.ledger is not None:
+        if self.ledger is not None:
             note(self.ledger.tally(DAEMON), event)
 
-    def close_jail(self, powers: frozenset[int] = frozenset()) -> None:
-        """Give up in this process, for good, what it takes to prepare but not to serve, but for `powers`."""
+    def close_jail(self, powers: frozenset[int] | None = None) -> None:
+        """Give up in this process, for good, what it takes to prepare but not to serve. None: keep the
+        powers that serving takes; else these alone.
+        """
         worker.preload()
         privileges.drop(self.options.chroot, None)
         self.log.enter_jail()
         self.jailed = True
-        privileges.drop(None, self.identity, powers or self._kept_powers())
+        privileges.drop(None, self.identity, self._kept_powers() if powers is None else powers)
 
     def _kept_powers(self) -> frozenset[int]:
         """What it takes to serve, or to reload in this process, and only root has."""

@@ -211,11 +211,14 @@ class Server:
             before = self._current.generation if self._current is not None else None
             if self._closed:
                 raise RuntimeError("this culvert.Server is closed")
-            self._source.configuration = configuration
+            served, self._source.configuration = self._source.configuration, configuration
             try:
                 fresh = Serving.of(await self._built(before), before)
-            except OSError as error:
-                raise ConfigurationError.single(f"Cannot serve: {os_reason(error)}") from error
+            except BaseException as error:
+                self._source.configuration = served  # a failure changes nothing
+                if isinstance(error, OSError):
+                    raise ConfigurationError.single(f"Cannot serve: {os_reason(error)}") from error
+                raise
             self._current = fresh
             self._succession.commit(fresh)
 

@@ -313,7 +313,11 @@ class _Obedience:
 
     def _room(self) -> list[int]:
         """Descriptors to be closed for those that a message may bring: a log's, or one to answer by."""
-        return [os.dup(self._channel.fileno()) for _ in range(max(1, len(self._log.descriptors())))]
+        room: list[int] = []
+        with contextlib.suppress(OSError):  # they have run out: so many as there are
+            for _ in range(1 + len(self._log.descriptors())):
+                room.append(os.dup(self._channel.fileno()))
+        return room
 
     def _drain(self) -> None:
         if self._drained is None:

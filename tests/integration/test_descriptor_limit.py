@@ -57,7 +57,7 @@ def test_one_that_is_too_low_is_warned_of_at_each_start_and_reload(
 ) -> None:
     services = echo_service(certificates)
     daemon = culvert(services, options="maxConnections = 1000\n", prefix=limited())
-    daemon.await_log(r"LOG4\[main\]: \S+culvert\.conf:5: .*" + SHORTAGE)
+    daemon.await_log(r"LOG4\[main\]: \S+culvert\.conf:6: .*" + SHORTAGE)
     mark = daemon.reload(services)
     daemon.await_log("Accepting new connections", since=mark)
     assert daemon.log.find(SHORTAGE, since=mark)

@@ -33,7 +33,7 @@ def test_a_request_is_read_as_it_was_written(request_: Request) -> None:
         b"[]",
         b"null",
         b"{}",
-        b'{"action": "stop"}',
+        b'{"action": "jump"}',
         b'{"action": "level", "level": 8}',
         b'{"action": "level", "level": "7"}',
         b'{"action": "level", "level": true}',

@@ -187,9 +187,9 @@ class TestDrain:
         self, start: Start, generation: Generation, loader: Loader, port: int
     ) -> None:
         child = start(generation)
-        generation.retire(None)
         with dial(port):
             await_line(loader, "accepted connection")
+            generation.retire(None)
             child.tell(control.DRAIN)
             assert child.hear() == control.counted(control.DRAINING, 1)
             with pytest.raises(ConnectionRefusedError):

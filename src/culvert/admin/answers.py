@@ -16,8 +16,8 @@ from culvert.service import RunningService
 PATIENCE = 2.0
 """Seconds for which an answer may wait to be taken."""
 
-_BATCH = 20
-"""Connections of one message, which has room for several times as many."""
+_BATCH = 16384
+"""Bytes of the connections in one message, which has room for four times as many."""
 
 
 def answers(services: Sequence[RunningService], request: Request, now: float) -> Iterator[dict[str, Any]]:
@@ -40,9 +40,18 @@ def _listed(services: Sequence[RunningService], request: Request, now: float) ->
     ]
     yield {"total": len(chosen)}
     chosen = chosen[: request.limit]
-    for start in range(0, len(chosen), _BATCH):
-        batch = chosen[start : start + _BATCH]
-        yield {"connections": [{"worker": os.getpid(), **listing.facts(one, now)} for one in batch]}
+    batch: list[dict[str, object]] = []
+    size = 0
+    for one in chosen:
+        facts = {"worker": os.getpid(), **listing.facts(one, now)}
+        length = len(json.dumps(facts))
+        if batch and size + length > _BATCH:
+            yield {"connections": batch}
+            batch, size = [], 0
+        batch.append(facts)
+        size += length + 2
+    if batch:
+        yield {"connections": batch}
 
 
 async def send(sock: socket.socket, messages: Sequence[dict[str, Any]]) -> None:

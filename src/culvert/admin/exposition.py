@@ -66,7 +66,10 @@ class Exposition(Collector):
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their media type, in the format that an Accept header asks for."""
-        encoder, content_type = choose_encoder(accept)
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a header that the library cannot read
+            encoder, content_type = choose_encoder("")
         return encoder(self._registry), content_type
 
     def describe(self) -> Iterable[Metric]:

@@ -22,6 +22,9 @@ BODY_LIMIT = 4096
 """Bytes of a request's body: the longest that means anything has a few dozen."""
 
 _READ = 4096
+
+_UNPROVEN = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST})
+"""Refusals of those who have shown no right to be here: they are not to hold a connection, too."""
 _EXHAUSTED_PAUSE = 0.25
 _HEADERS = (
     ("Cache-Control", "no-store"),
@@ -181,6 +184,7 @@ class _Exchange:
         self._sock = sock
         self._local = sock.family == socket.AF_UNIX
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+        self._method = "GET"
 
     async def run(self, *, crowded: bool) -> None:
         for number in range(self._server.bounds.requests):
@@ -206,7 +210,7 @@ class _Exchange:
 
     async def _one(self, *, crowded: bool, last: bool) -> bool:
         """Take one request and answer it; whether another one may follow."""
-        method = "GET"
+        self._method = "GET"
         try:
             if crowded:
                 raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections")
@@ -217,13 +221,13 @@ class _Exchange:
                 raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time") from None
             if request is None:
                 return False
-            method = request.method
             response = await self._server.answer(request)
             if not isinstance(response, Response):
                 await self._stream(response)
                 return False
         except Refused as refusal:
             response = refusal.response()
+            last = last or refusal.status in _UNPROVEN
         except h11.RemoteProtocolError as error:
             status = HTTPStatus(error.error_status_hint)
             response = Refused(status, status.description or status.phrase).response()
@@ -236,7 +240,7 @@ class _Exchange:
             ).response()
         close = last or self._server.closing or self._http.their_state is not h11.DONE
         async with asyncio.timeout(self._server.bounds.delivery):
-            await self._send(response, method, close=close)
+            await self._send(response, close=close)
         return not close
 
     async def _read(self) -> Request | None:
@@ -250,6 +254,7 @@ class _Exchange:
                 self._http.receive_data(await self._server.loop.sock_recv(self._sock, _READ))
             elif isinstance(event, h11.Request):
                 head = event
+                self._method = event.method.decode("ascii")
                 if _announced(event) > BODY_LIMIT:
                     raise Refused(
                         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {BODY_LIMIT} bytes"
@@ -268,7 +273,7 @@ class _Exchange:
             else:
                 return None
 
-    async def _send(self, response: Response, method: str, *, close: bool) -> None:
+    async def _send(self, response: Response, *, close: bool) -> None:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         headers = [
@@ -283,7 +288,7 @@ class _Exchange:
             status_code=int(response.status), headers=headers, reason=response.status.phrase.encode()
         )
         data = self._http.send(head) or b""
-        if method != "HEAD":
+        if self._method != "HEAD":
             data += self._http.send(h11.Data(data=response.body)) or b""
         data += self._http.send(h11.EndOfMessage()) or b""
         await self._server.loop.sock_sendall(self._sock, data)

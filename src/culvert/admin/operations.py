@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import json
 import socket
@@ -91,18 +92,24 @@ class Supervised:
         return sum(answer.get("ended", 0) for answer in answers)
 
     async def set_level(self, level: int, service: str | None) -> None:
-        await self._ask(Request(Action.LEVEL, level=level, service=service))
+        await self._tell(Request(Action.LEVEL, level=level, service=service))
 
     async def reload(self) -> Outcome:
         refuse_while_stopping(self._daemon)
-        await self._ask(Request(Action.RELOAD))
-        return await outcome(self._daemon)
+        _, heard = await self._ask(Request(Action.RELOAD))
+        return await outcome(self._daemon) if heard else Outcome.UNDER_WAY
 
     def trace(self, service: str | None, ident: str, wants: Wants) -> Streamed:
         return Attachment(self._send(Request(Action.TRACE, ident, service=service, wants=wants)))
 
     async def stop(self) -> None:
-        await self._ask(Request(Action.STOP))
+        await self._tell(Request(Action.STOP))
+
+    async def _tell(self, request: Request) -> None:
+        """Have something done at once. Raises Refused where it is not known to be done."""
+        _, heard = await self._ask(request)
+        if not heard:
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "not every process has answered in time")
 
     async def _ask(self, request: Request) -> tuple[list[dict[str, Any]], bool]:
         """Send a request to the supervisor; what is answered, and whether everybody has in time."""
@@ -113,7 +120,7 @@ class Supervised:
                 async with asyncio.timeout(PATIENCE):
                     while data := await self._loop.sock_recv(ours, ANSWER_LIMIT):
                         answers.append(json.loads(data))
-            except (TimeoutError, ConnectionError):
+            except (TimeoutError, ConnectionError, ValueError):  # a datagram that was cut is no JSON
                 return answers, False
         return answers, True
 
@@ -122,13 +129,16 @@ class Supervised:
         message = request.encode()
         if len(message) > MESSAGE_LIMIT:
             raise Refused(HTTPStatus.BAD_REQUEST, "the name of the service is too long to be passed on")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with contextlib.ExitStack() as stack:
             try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                stack.enter_context(theirs)
+                stack.callback(ours.close)
                 socket.send_fds(self._channel, [message], [theirs.fileno()])
             except OSError:
-                ours.close()
                 raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "the supervisor takes no request now") from None
+            stack.pop_all()
+            theirs.close()
         return ours
 
 

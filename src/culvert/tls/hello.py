@@ -20,6 +20,9 @@ _RECORD_LIMIT = 2**14
 _SERVER_NAME = 0
 _HOST_NAME = 0
 
+HOST_NAME_LIMIT = 255
+"""Bytes of a host's name (RFC 1035, 2.3.4): a longer one is none, and is kept nowhere."""
+
 
 class ClientHello:
     """Takes a client's first bytes, `feed` by `feed`, until `complete`; `data` is all that was taken."""
@@ -89,5 +92,6 @@ def _host_name(names: Reader) -> str | None:
     while names:
         kind, name = names.number(1), names.vector(2)
         if kind == _HOST_NAME:
-            return name.rest().decode("ascii").lower()
+            host = name.rest()
+            return host.decode("ascii").lower() if len(host) <= HOST_NAME_LIMIT else None
     return None

@@ -34,7 +34,7 @@ from culvert.cli.demo.tap import Crossing, Tap, last_application_record
 
 _SERVICES = (BY_ADDRESS, BY_NAME, FOREIGN)
 _ANSWER_LIMIT = 20.0
-_NEGOTIATED = r"LOG\d\[\w+\]: (?P<what>.*TLSv1\.\d.*)$"
+_NEGOTIATED = r"LOG\d\[\w+\]: (?P<what>TLSv1\.\d ciphersuite: .*)$"
 _REJECTED = r"LOG4\[\w+\]: Rejected by CERT at depth="
 _REFUSED = r"LOG3\[\w+\]: .*certificate verify failed"
 _HANDSHAKE_RECORD = b"\x16"
