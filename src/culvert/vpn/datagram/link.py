@@ -26,6 +26,7 @@ from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgo
 from culvert.vpn.datagram.joining import Joiner
 from culvert.vpn.datagram.path_mtu import PathMtu
 from culvert.vpn.datagram.records import Piece, RecordError, Sort
+from culvert.vpn.datagram.repair import PARITY_HEADER, SMALLEST, Protector, Restorer, loss, read_loss
 from culvert.vpn.datagram.too_long import answer, fragments
 from culvert.vpn.datagram.udp import Arrival, Way, first_hop
 from culvert.vpn.transport import FrameError, Kind, Receiver
@@ -46,8 +47,11 @@ BYTES_LIMIT = 1 << 36
 RECORDS_LIMIT = 1 << 28
 """What one key may encrypt: a sixth of what AES-GCM is good for (RFC 8446, 5.5)."""
 
-_SEQUENCE = slice(3, 11)
-"""Where a record's epoch and number stand (RFC 6347, 4.1)."""
+REPORT_PAUSE = 0.5
+"""Seconds between reports of loss."""
+
+GROUP_PATIENCE = 0.004
+"""Seconds until a parity is sent for fewer records than it could cover."""
 
 
 class DatagramLink:
@@ -66,7 +70,7 @@ class DatagramLink:
         self.server = server
         self._outbox = port.outbox
         self._arrived, self._sealed = port.buffers.arrived, port.buffers.sealed
-        self._plain = port.buffers.scratch.received
+        self._plain, self._opened_buffer = port.buffers.scratch.received, port.buffers.opened
         self._ahead, self._expected = (b"", ident) if server else (ident, b"")
         self._unseal = self._unseal_with_ident if server else engine.unseal
         self._joiner = Joiner(port.buffers.opened, self._early)
@@ -80,6 +84,9 @@ class DatagramLink:
         self._done: asyncio.Future[End] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._datagrams = self._records = self._newest = 0
+        self._protector, self._restorer = Protector(), Restorer()
+        self._closing_group: asyncio.TimerHandle | None = None
+        self._reported = self._loop.time()
         self._candidate: tuple[Way, bytes] | None = None
         self._tried = 0.0
         self._closing = False
@@ -152,7 +159,9 @@ class DatagramLink:
             self.dropped += 1
             return
         try:
-            if not offloaded:
+            if self._protector.group:
+                self._seal_protected(start, count, offloaded)
+            elif not offloaded:
                 self._seal_one(start, count)
             else:
                 self._seal_run(cut(self._plain, start, count, self._room))
@@ -162,22 +171,48 @@ class DatagramLink:
             self.dropped += 1
         self.sent_to_tls += count
 
-    def _seal_one(self, start: int, count: int) -> None:
-        """Seal a packet that is complete. Raises TooLongError."""
+    def _seal_one(self, start: int, count: int) -> int:
+        """Seal a packet that is complete; its record's number, 0 where there is none. Raises TooLongError."""
         if count > self._room:
             raise TooLongError
         outbox, skip = self._outbox, len(self._ahead)
-        place = outbox.place(self.way)
+        place = -1 if outbox.blocked else outbox.place(self.way)
         if place < 0:
             self._port.wait()
-            return
+            return 0
         self._sealed[place : place + skip] = self._ahead
         size = self.engine.seal(start, count, place + skip)
         if not size:
             self._fail()
-            return
+            return 0
+        number = (
+            int.from_bytes(self._sealed[place + skip + 3 : place + skip + 11], "big")
+            if self._protector.group
+            else 0
+        )
         outbox.add(size + skip)
         self._records += 1
+        return number
+
+    def _seal_protected(self, start: int, count: int, offloaded: bool) -> None:
+        """As the others, and with parities."""
+        protector, room = self._protector, self._room - PARITY_HEADER
+        cuts = cut(self._plain, start, count, room) if offloaded else ((start, count),)
+        for at, length in cuts:
+            plaintext = bytes(self._plain[at : at + length])
+            number = self._seal_one(at, length)
+            if SMALLEST <= length <= room and number:
+                parity = protector.add(number, plaintext)
+                if parity is not None:
+                    self._add_record(parity, self.way)
+        if protector.pending and self._closing_group is None:
+            self._closing_group = self._loop.call_later(GROUP_PATIENCE, self._close_group)
+
+    def _close_group(self) -> None:
+        self._closing_group = None
+        parity = self._protector.parity()
+        if parity is not None and not self._closing:
+            self._send_record(parity, self.way)
 
     def _seal_run(self, cuts: Iterable[tuple[int, int]]) -> None:
         outbox = self._outbox
@@ -266,9 +301,10 @@ class DatagramLink:
         """Take no more datagrams; for a link that is not run as well."""
         self._closing = True
         self._port.forget(self)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._closing_group):
+            if timer is not None:
+                timer.cancel()
+        self._timer = None
         if not self._done.done():
             self._done.cancel()
 
@@ -284,21 +320,25 @@ class DatagramLink:
             return start + size
         expected, skip = self._expected, len(self._expected)
         arrived, joiner, unseal = self._arrived, self._joiner, self._unseal
-        last = -1
+        last, came = -1, 0
         try:
             while start < end and arrived[start : start + skip] == expected:
                 length = min(size, end - start)
                 opened = self.engine.unseal(start + skip, length - skip, joiner.place)
                 last = start if opened else last
+                came += opened > 0
+                if opened and self._restorer.active:
+                    self._keep(start + skip, opened)
                 start += length
                 while not self._closing:
                     self._take_opened(opened, arrival.way)
-                    if not joiner.running:
+                    if not joiner.running or self._restorer.active:
                         break
                     before = start
                     start, opened = joiner.go_on(unseal, arrived, start, end, size)
                     if start > before and opened:
                         last = start - size
+                    came += (start - before) // size - (opened == 0)
                     if opened < 0:
                         break
                 if self._closing:
@@ -306,9 +346,26 @@ class DatagramLink:
         except (FrameError, DeliveryError) as error:
             self._break_off(str(error))
             return end
-        if last >= 0 and self.server:
-            self._notice(int.from_bytes(arrived[last + skip :][_SEQUENCE], "big"), arrival.way)
+        if last >= 0:
+            number = int.from_bytes(arrived[last + skip + 3 : last + skip + 11], "big")
+            self._restorer.count(number, came)
+            if self.server:
+                self._notice(number, arrival.way)
         return start
+
+    def _keep(self, start: int, count: int) -> None:
+        """Keep a record that stands where the joiner has had it opened, for the parity that may follow."""
+        if count >= SMALLEST:
+            number = int.from_bytes(self._arrived[start + 3 : start + 11], "big")
+            place = self._joiner.place
+            self._restorer.keep(number, bytes(self._opened_buffer[place : place + count]))
+
+    def _restore(self, parity: bytes) -> None:
+        restored = self._restorer.take(parity)
+        if restored is not None:
+            place = self._joiner.place
+            self._opened_buffer[place : place + len(restored)] = restored
+            self._take_opened(len(restored), self.way)
 
     def _unseal_with_ident(self, start: int, count: int, at: int) -> int:
         """As the engine's, for a datagram with a client's number in front: 0 where that is another's."""
@@ -336,9 +393,19 @@ class DatagramLink:
                 self.dropped += self.engine.settle(self._joiner.place)
                 self._not_data()
                 if self._receiver is not None and not self._closing:
+                    self._report()
                     self._receiver.delivered()
         except FrameError as error:
             self._break_off(str(error))
+
+    def _report(self) -> None:
+        """Tell the peer what was lost, now and then."""
+        now = self._loop.time()
+        if now - self._reported >= REPORT_PAUSE:
+            self._reported = now
+            lost = self._restorer.report()
+            if lost is not None:
+                self._send_record(loss(lost), self.way)
 
     def _take_flight(self, start: int, count: int) -> None:
         self._datagrams += 1
@@ -367,6 +434,10 @@ class DatagramLink:
             self._take_piece(content)
         elif isinstance(content, int):
             self._outgoing.acknowledged(content, now)
+        elif sort is Sort.PARITY:
+            self._restore(content)
+        elif sort is Sort.LOSS:
+            self._protector.hear(read_loss(content))
         elif sort is Sort.PROBE:
             self._send_record(records.seen(content), way)
             if way == self.way or not self.server:
@@ -426,6 +497,10 @@ class DatagramLink:
     # --- to the peer ---
 
     def _send_record(self, record: bytes, way: Way) -> None:
+        self._add_record(record, way)
+        self.flush()
+
+    def _add_record(self, record: bytes, way: Way) -> None:
         outbox = self._outbox
         place = -1 if outbox.blocked else outbox.place(way)
         if place < 0:
@@ -439,7 +514,6 @@ class DatagramLink:
             return
         outbox.add(size + skip)
         self._records += 1
-        self.flush()
 
     def _tick(self) -> None:
         """Send what is due."""
