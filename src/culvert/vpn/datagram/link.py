@@ -13,20 +13,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from culvert.stream import End
-from culvert.tls.datagram import HANDSHAKE_MOST, DatagramEngine
+from culvert.tls.datagram import DatagramEngine
 from culvert.tls.engine import Status
 from culvert.tls.failure import TlsError
 from culvert.vpn.datagram import records
-from culvert.vpn.datagram.cutting import CutError, TooLongError, cut
+from culvert.vpn.datagram.cutting import CutError, TooLongError
 from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgoing
 from culvert.vpn.datagram.joining import Joiner
 from culvert.vpn.datagram.path_mtu import PathMtu
 from culvert.vpn.datagram.records import Piece, RecordError, Sort
-from culvert.vpn.datagram.repair import PARITY_HEADER, SMALLEST, Protector, Restorer, loss, read_loss
+from culvert.vpn.datagram.repair import SMALLEST, Restorer, loss, read_loss
+from culvert.vpn.datagram.sealing import Sealer
 from culvert.vpn.datagram.too_long import answer, fragments
 from culvert.vpn.datagram.udp import Arrival, Way, first_hop
 from culvert.vpn.transport import FrameError, Kind, Receiver
@@ -50,9 +51,6 @@ RECORDS_LIMIT = 1 << 28
 REPORT_PAUSE = 0.5
 """Seconds between reports of loss."""
 
-GROUP_PATIENCE = 0.004
-"""Seconds until a parity is sent for fewer records than it could cover."""
-
 
 class DatagramLink:
     """The transport over one DTLS connection: `shake_hands`, `open`, `attach` a receiver, `run`."""
@@ -68,10 +66,10 @@ class DatagramLink:
         self.way = way
         self.ident = ident
         self.server = server
-        self._outbox = port.outbox
-        self._arrived, self._sealed = port.buffers.arrived, port.buffers.sealed
+        self._arrived = port.buffers.arrived
         self._plain, self._opened_buffer = port.buffers.scratch.received, port.buffers.opened
-        self._ahead, self._expected = (b"", ident) if server else (ident, b"")
+        ahead, self._expected = (b"", ident) if server else (ident, b"")
+        self._sealer = Sealer(port, engine, ahead, self._fail)
         self._unseal = self._unseal_with_ident if server else engine.unseal
         self._joiner = Joiner(port.buffers.opened, self._early)
         self._receiver: Receiver | None = None
@@ -79,13 +77,12 @@ class DatagramLink:
         self._outgoing, self._incoming = Outgoing(), Incoming()
         self._kept: list[Piece] = []
         self._path = PathMtu(first_hop(way), self._loop.time())
-        self._measured = self._room = self._added = 0
+        self._measured = self._added = 0
         self._shaking: asyncio.Future[None] | None = self._loop.create_future()
         self._done: asyncio.Future[End] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
-        self._datagrams = self._records = self._newest = 0
-        self._protector, self._restorer = Protector(), Restorer()
-        self._closing_group: asyncio.TimerHandle | None = None
+        self._datagrams = self._newest = 0
+        self._restorer = Restorer()
         self._reported = self._loop.time()
         self._candidate: tuple[Way, bytes] | None = None
         self._tried = 0.0
@@ -124,32 +121,28 @@ class DatagramLink:
                 shaking.set_result(None)
         except TlsError as failure:
             shaking.set_exception(failure)
-        self._send_flight()
+        self._sealer.flight(self.way)
         self._arm()
-
-    def _send_flight(self) -> None:
-        for datagram in self.engine.datagrams(HANDSHAKE_MOST - len(self._ahead)):
-            self._port.udp.send_alone(self._ahead + datagram, self.way)
 
     # --- of `Transport` ---
 
     @property
     def path_mtu(self) -> int | None:
-        return self._room - 1
+        return self._sealer.room - 1
 
     @property
     def busy(self) -> bool:
-        return self._outbox.blocked or self._closing
+        return self._sealer.blocked or self._closing
 
     @property
     def worn(self) -> bool:
-        return self._records >= RECORDS_LIMIT or self.sent_to_tls >= BYTES_LIMIT
+        return self._sealer.records >= RECORDS_LIMIT or self.sent_to_tls >= BYTES_LIMIT
 
     def send_message(self, kind: Kind, body: bytes) -> None:
         if self._receiver is None or self._closing:
             return
         if kind is Kind.PING or kind is Kind.PONG:
-            self._send_record(bytes((kind,)) + body[: records.ECHO_LIMIT], self.way)
+            self._sealer.record(bytes((kind,)) + body[: records.ECHO_LIMIT], self.way)
             return
         self._outgoing.put(kind, body, self._loop.time())
         self._tick()
@@ -159,77 +152,15 @@ class DatagramLink:
             self.dropped += 1
             return
         try:
-            if self._protector.group:
-                self._seal_protected(start, count, offloaded)
-            elif not offloaded:
-                self._seal_one(start, count)
-            else:
-                self._seal_run(cut(self._plain, start, count, self._room))
+            self._sealer.packet(start, count, self.way, offloaded=offloaded)
         except TooLongError:
             self._too_long(start, count)
         except CutError:
             self.dropped += 1
         self.sent_to_tls += count
 
-    def _seal_one(self, start: int, count: int) -> int:
-        """Seal a packet that is complete; its record's number, 0 where there is none. Raises TooLongError."""
-        if count > self._room:
-            raise TooLongError
-        outbox, skip = self._outbox, len(self._ahead)
-        place = -1 if outbox.blocked else outbox.place(self.way)
-        if place < 0:
-            self._port.wait()
-            return 0
-        self._sealed[place : place + skip] = self._ahead
-        size = self.engine.seal(start, count, place + skip)
-        if not size:
-            self._fail()
-            return 0
-        number = (
-            int.from_bytes(self._sealed[place + skip + 3 : place + skip + 11], "big")
-            if self._protector.group
-            else 0
-        )
-        outbox.add(size + skip)
-        self._records += 1
-        return number
-
-    def _seal_protected(self, start: int, count: int, offloaded: bool) -> None:
-        """As the others, and with parities."""
-        protector, room = self._protector, self._room - PARITY_HEADER
-        cuts = cut(self._plain, start, count, room) if offloaded else ((start, count),)
-        for at, length in cuts:
-            plaintext = bytes(self._plain[at : at + length])
-            number = self._seal_one(at, length)
-            if SMALLEST <= length <= room and number:
-                parity = protector.add(number, plaintext)
-                if parity is not None:
-                    self._add_record(parity, self.way)
-        if protector.pending and self._closing_group is None:
-            self._closing_group = self._loop.call_later(GROUP_PATIENCE, self._close_group)
-
-    def _close_group(self) -> None:
-        self._closing_group = None
-        parity = self._protector.parity()
-        if parity is not None and not self._closing:
-            self._send_record(parity, self.way)
-
-    def _seal_run(self, cuts: Iterable[tuple[int, int]]) -> None:
-        outbox = self._outbox
-        if not outbox.flush():
-            self._port.wait()
-            return
-        end, size = self.engine.seal_run(cuts, outbox.place(self.way), self._ahead)
-        if not size:
-            self._fail()
-            return
-        outbox.add_run(end, size)
-        self._records += end // size + 1
-
     def flush(self) -> None:
-        if not self._outbox.flush():
-            self._port.wait()
-        self._port.look_for_fault()
+        self._sealer.flush()
 
     def close(self) -> None:
         if self._closing:
@@ -237,9 +168,7 @@ class DatagramLink:
         self.flush()
         self._closing = True
         self.engine.close()
-        for datagram in self.engine.datagrams():
-            for _ in range(2):  # one may get lost, and a second copy is dropped as such
-                self._port.udp.send_alone(self._ahead + datagram, self.way)
+        self._sealer.farewell(self.way)
         self._finish(End.CLOSED)
 
     def abort(self, reason: str) -> None:
@@ -301,10 +230,10 @@ class DatagramLink:
         """Take no more datagrams; for a link that is not run as well."""
         self._closing = True
         self._port.forget(self)
-        for timer in (self._timer, self._closing_group):
-            if timer is not None:
-                timer.cancel()
-        self._timer = None
+        self._sealer.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self._done.done():
             self._done.cancel()
 
@@ -405,7 +334,7 @@ class DatagramLink:
             self._reported = now
             lost = self._restorer.report()
             if lost is not None:
-                self._send_record(loss(lost), self.way)
+                self._sealer.record(loss(lost), self.way)
 
     def _take_flight(self, start: int, count: int) -> None:
         self._datagrams += 1
@@ -421,7 +350,7 @@ class DatagramLink:
 
     def _not_data(self) -> None:
         """Reading may have made an answer, or be the end."""
-        self._send_flight()
+        self._sealer.flight(self.way)
         if self.engine.status is Status.CLOSED:
             self.close()
         elif self.engine.status is Status.FAILED:
@@ -437,9 +366,9 @@ class DatagramLink:
         elif sort is Sort.PARITY:
             self._restore(content)
         elif sort is Sort.LOSS:
-            self._protector.hear(read_loss(content))
+            self._sealer.protector.hear(read_loss(content))
         elif sort is Sort.PROBE:
-            self._send_record(records.seen(content), way)
+            self._sealer.record(records.seen(content), way)
             if way == self.way or not self.server:
                 self._path.suggest(len(record) + self._added, now)
         elif sort is Sort.SEEN:
@@ -459,7 +388,7 @@ class DatagramLink:
         for kind, body in self._incoming.take(piece):
             self._message(kind, body)
         if not self._closing:
-            self._send_record(records.ack(self._incoming.expected), self.way)
+            self._sealer.record(records.ack(self._incoming.expected), self.way)
 
     def _message(self, kind: Kind, body: bytes) -> None:
         if self._receiver is not None and not self._closing:
@@ -486,7 +415,7 @@ class DatagramLink:
         if now - self._tried >= MOVE_PAUSE:
             self._tried = now
             self._candidate = (way, os.urandom(records.TOKEN))
-            self._send_record(records.probe(self._candidate[1], 0), way)
+            self._sealer.record(records.probe(self._candidate[1], 0), way)
 
     def _move(self, way: Way) -> None:
         self.way, self._candidate = way, None
@@ -495,25 +424,6 @@ class DatagramLink:
         self.on_move(way)
 
     # --- to the peer ---
-
-    def _send_record(self, record: bytes, way: Way) -> None:
-        self._add_record(record, way)
-        self.flush()
-
-    def _add_record(self, record: bytes, way: Way) -> None:
-        outbox = self._outbox
-        place = -1 if outbox.blocked else outbox.place(way)
-        if place < 0:
-            self._port.wait()
-            return
-        skip = len(self._ahead)
-        self._sealed[place : place + skip] = self._ahead
-        size = self.engine.seal_bytes(record, place + skip)
-        if not size:
-            self._fail()
-            return
-        outbox.add(size + skip)
-        self._records += 1
 
     def _tick(self) -> None:
         """Send what is due."""
@@ -530,14 +440,14 @@ class DatagramLink:
             return
         try:
             for one in self._outgoing.due(now):
-                self._send_record(records.piece(one), self.way)
+                self._sealer.record(records.piece(one), self.way)
         except DeliveryError as error:
             self.abort(str(error))
             return
         probe = self._path.probe(now)
         if probe is not None:
-            room = self.engine.capacity(probe.size - self.way.overhead - len(self._ahead))
-            self._send_record(records.probe(probe.token, room), self.way)
+            room = self.engine.capacity(probe.size - self.way.overhead - len(self._sealer.ahead))
+            self._sealer.record(records.probe(probe.token, room), self.way)
             if self._path.confirmed != self._measured:
                 self._measure()
         self._arm()
@@ -574,21 +484,21 @@ class DatagramLink:
     def _measure(self) -> None:
         self._measured = self._path.confirmed
         outer = self._path.confirmed - self.way.overhead
-        room = self.engine.capacity(outer - len(self._ahead))
+        room = self.engine.capacity(outer - len(self._sealer.ahead))
         self._added = self._path.confirmed - self.engine.capacity(outer - len(self._expected))
-        if room != self._room:
-            self._room = room
+        if room != self._sealer.room:
+            self._sealer.room = room
             self.on_path()
 
     def _too_long(self, start: int, count: int) -> None:
         """Cut a packet that is too long, or tell its sender how long it may be."""
-        pieces = fragments(bytes(self._plain[start : start + count]), self._room)
+        pieces = fragments(bytes(self._plain[start : start + count]), self._sealer.room)
         for piece in pieces:
-            self._send_record(piece, self.way)
+            self._sealer.record(piece, self.way)
         if pieces:
             return
         self.dropped += 1
-        told = answer(bytes(self._plain[start : start + min(count, 1500)]), self._room - 1)
+        told = answer(bytes(self._plain[start : start + min(count, 1500)]), self._sealer.room - 1)
         if told is not None and self._receiver is not None:
             self._receiver.take_packet(memoryview(told), False)
 
@@ -602,7 +512,7 @@ class DatagramLink:
     def _break_off(self, reason: str) -> None:
         """The peer has broken the rules."""
         self.engine.close()
-        self._send_flight()
+        self._sealer.flight(self.way)
         self._closing = True
         self.reason = reason
         self._finish(End.NEGOTIATION_FAILED)
