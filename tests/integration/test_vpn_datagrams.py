@@ -59,7 +59,7 @@ def address_of(world: VpnWorld, name: str) -> str:
 def test_packets_go_both_ways(world: VpnWorld, server: Culvert) -> None:
     client = world.client("alpha", CLIENT, "setuid = nobody\nsetgid = nogroup\n")
     with running(client):
-        client.await_log("over DTLS with packets up to 1430 bytes")
+        client.await_log("over DTLS with packets up to 1415 bytes")
         here = address_of(world, "alpha")
         assert world.pings("alpha", OURS)
         assert world.pings("alpha", "fd88::1")
@@ -112,7 +112,7 @@ def test_packets_are_as_long_as_the_way_carries(world: VpnWorld, server: Culvert
     client = world.client("alpha", CLIENT)
     try:
         with running(client):
-            client.await_log("over DTLS with packets up to 1330 bytes")
+            client.await_log("over DTLS with packets up to 1315 bytes")
             host.run("ip link set eth0 mtu 1350")
             mtu = re.compile(r"mtu 12(7[2-9]|80)")
             world.pings("alpha", OURS, "-s", "1272")  # too long now: by this it is noticed

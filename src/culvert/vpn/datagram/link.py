@@ -26,7 +26,7 @@ from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgo
 from culvert.vpn.datagram.joining import Joiner
 from culvert.vpn.datagram.path_mtu import PathMtu
 from culvert.vpn.datagram.records import Piece, RecordError, Sort
-from culvert.vpn.datagram.repair import SMALLEST, Restorer, loss, read_loss
+from culvert.vpn.datagram.repair import PARITY_HEADER, SMALLEST, Restorer, loss, read_loss
 from culvert.vpn.datagram.sealing import Sealer
 from culvert.vpn.datagram.too_long import answer, fragments
 from culvert.vpn.datagram.udp import Arrival, Way, first_hop
@@ -128,7 +128,7 @@ class DatagramLink:
 
     @property
     def path_mtu(self) -> int | None:
-        return self._sealer.room - 1
+        return self._sealer.room - 1 - PARITY_HEADER
 
     @property
     def busy(self) -> bool:
@@ -498,7 +498,7 @@ class DatagramLink:
         if pieces:
             return
         self.dropped += 1
-        told = answer(bytes(self._plain[start : start + min(count, 1500)]), self._sealer.room - 1)
+        told = answer(bytes(self._plain[start : start + min(count, 1500)]), self._sealer.room - 1 - PARITY_HEADER)
         if told is not None and self._receiver is not None:
             self._receiver.take_packet(memoryview(told), False)
 

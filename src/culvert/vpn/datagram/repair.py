@@ -23,6 +23,9 @@ says as much.
 LEAST_LOSS = 0.003
 """Share of lost records from which on they are protected; below the half of it no more."""
 
+FRESH = 0.2
+"""How much a report counts beside those before it."""
+
 KEPT = 128
 """Records that are kept for a parity to come."""
 
@@ -42,11 +45,12 @@ _SHARE = 10_000
 class Protector:
     """The sender's side: hears of loss, and makes the parities."""
 
-    __slots__ = ("_first", "_lengths", "_mask", "_size", "_sum", "group", "longest")
+    __slots__ = ("_first", "_lengths", "_lost", "_mask", "_size", "_sum", "group", "longest")
 
     def __init__(self) -> None:
         self.group = 0
         """Records for each parity; 0 where none is sent."""
+        self._lost = 0.0
         self._first = self._mask = self._size = self._sum = self._lengths = self.longest = 0
 
     @property
@@ -56,8 +60,9 @@ class Protector:
 
     def hear(self, lost: float) -> None:
         """The peer has lost this share of the records."""
-        if lost >= LEAST_LOSS or (self.group and lost >= LEAST_LOSS / 2):
-            self.group = max(3, min(10, int(0.16 / lost)))
+        self._lost += (lost - self._lost) * (FRESH if self.group else 1)
+        if self._lost >= (LEAST_LOSS / 2 if self.group else LEAST_LOSS):
+            self.group = max(3, min(10, int(0.16 / self._lost)))
         else:
             self.group = 0
             self._reset()

@@ -126,13 +126,14 @@ class Sealer:
 
     def _protected(self, start: int, count: int, way: Way, *, offloaded: bool) -> None:
         """Seal a packet with parities among its records."""
-        protector, room = self.protector, self.room - PARITY_HEADER
+        protector, most = self.protector, self.room - PARITY_HEADER
         if not offloaded and count > self.room:
             raise TooLongError
+        room = self.room if count < self.room else most
         for at, length in cut(self._plain, start, count, room) if offloaded else ((start, count),):
             plaintext = bytes(self._plain[at : at + length])
             number = self._one(at, length, way)
-            if number and SMALLEST <= length <= room:
+            if number and SMALLEST <= length <= most:
                 parity = protector.add(number, plaintext)
                 if parity is not None:
                     self._add(parity, way)

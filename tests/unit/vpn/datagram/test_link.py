@@ -65,7 +65,7 @@ def test_the_path_s_mtu_is_found_and_told(authority: Authority) -> None:
             client.link.on_path = lambda: told.append(client.link.path_mtu)
             client.link.refused(1400)
             assert told == [client.link.path_mtu]
-            assert 1200 < (told[0] or 0) < 1280
+            assert 1180 < (told[0] or 0) < 1280
 
     asyncio.run(run())
 
