@@ -23,10 +23,10 @@ from culvert.tls.failure import TlsError
 from culvert.vpn.datagram import records
 from culvert.vpn.datagram.cutting import CutError, TooLongError
 from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgoing
-from culvert.vpn.datagram.joining import Joiner
+from culvert.vpn.datagram.opening import Opener
 from culvert.vpn.datagram.path_mtu import PathMtu
-from culvert.vpn.datagram.records import Piece, RecordError, Sort
-from culvert.vpn.datagram.repair import PARITY_HEADER, SMALLEST, Restorer, loss, read_loss
+from culvert.vpn.datagram.records import Piece, Sort
+from culvert.vpn.datagram.repair import PARITY_HEADER, loss, read_loss
 from culvert.vpn.datagram.sealing import Sealer
 from culvert.vpn.datagram.too_long import answer, fragments
 from culvert.vpn.datagram.udp import Arrival, Way, first_hop
@@ -66,12 +66,10 @@ class DatagramLink:
         self.way = way
         self.ident = ident
         self.server = server
-        self._arrived = port.buffers.arrived
-        self._plain, self._opened_buffer = port.buffers.scratch.received, port.buffers.opened
+        self._plain = port.buffers.scratch.received
         ahead, self._expected = (b"", ident) if server else (ident, b"")
         self._sealer = Sealer(port, engine, ahead, self._fail)
-        self._unseal = self._unseal_with_ident if server else engine.unseal
-        self._joiner = Joiner(port.buffers.opened, self._early)
+        self._opener = Opener(port.buffers, engine, self._expected, self._take_record, self._not_data)
         self._receiver: Receiver | None = None
         self._opened = False
         self._outgoing, self._incoming = Outgoing(), Incoming()
@@ -82,7 +80,6 @@ class DatagramLink:
         self._done: asyncio.Future[End] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._datagrams = self._newest = 0
-        self._restorer = Restorer()
         self._reported = self._loop.time()
         self._candidate: tuple[Way, bytes] | None = None
         self._tried = 0.0
@@ -166,13 +163,13 @@ class DatagramLink:
         if self._closing:
             return
         self.flush()
-        self._closing = True
+        self._stop()
         self.engine.close()
         self._sealer.farewell(self.way)
         self._finish(End.CLOSED)
 
     def abort(self, reason: str) -> None:
-        self._closing = True
+        self._stop()
         self.reason = self.reason or reason
         self._finish(End.RESET)
 
@@ -228,7 +225,7 @@ class DatagramLink:
 
     def release(self) -> None:
         """Take no more datagrams; for a link that is not run as well."""
-        self._closing = True
+        self._stop()
         self._port.forget(self)
         self._sealer.close()
         if self._timer is not None:
@@ -247,79 +244,21 @@ class DatagramLink:
         if not self._opened:
             self._take_flight(start, min(size, end - start))
             return start + size
-        expected, skip = self._expected, len(self._expected)
-        arrived, joiner, unseal = self._arrived, self._joiner, self._unseal
-        last, came = -1, 0
         try:
-            while start < end and arrived[start : start + skip] == expected:
-                length = min(size, end - start)
-                opened = self.engine.unseal(start + skip, length - skip, joiner.place)
-                last = start if opened else last
-                came += opened > 0
-                if opened and self._restorer.active:
-                    self._keep(start + skip, opened)
-                start += length
-                while not self._closing:
-                    self._take_opened(opened, arrival.way)
-                    if not joiner.running or self._restorer.active:
-                        break
-                    before = start
-                    start, opened = joiner.go_on(unseal, arrived, start, end, size)
-                    if start > before and opened:
-                        last = start - size
-                    came += (start - before) // size - (opened == 0)
-                    if opened < 0:
-                        break
-                if self._closing:
-                    return end
+            start, number = self._opener.receive(start, arrival)
         except (FrameError, DeliveryError) as error:
             self._break_off(str(error))
             return end
-        if last >= 0:
-            number = int.from_bytes(arrived[last + skip + 3 : last + skip + 11], "big")
-            self._restorer.count(number, came)
-            if self.server:
-                self._notice(number, arrival.way)
-        return start
-
-    def _keep(self, start: int, count: int) -> None:
-        """Keep a record that stands where the joiner has had it opened, for the parity that may follow."""
-        if count >= SMALLEST:
-            number = int.from_bytes(self._arrived[start + 3 : start + 11], "big")
-            place = self._joiner.place
-            self._restorer.keep(number, bytes(self._opened_buffer[place : place + count]))
-
-    def _restore(self, parity: bytes) -> None:
-        restored = self._restorer.take(parity)
-        if restored is not None:
-            place = self._joiner.place
-            self._opened_buffer[place : place + len(restored)] = restored
-            self._take_opened(len(restored), self.way)
-
-    def _unseal_with_ident(self, start: int, count: int, at: int) -> int:
-        """As the engine's, for a datagram with a client's number in front: 0 where that is another's."""
-        if self._arrived[start : start + IDENT] != self._expected:
-            return 0
-        return self.engine.unseal(start + IDENT, count - IDENT, at)
-
-    def _take_opened(self, count: int, way: Way) -> None:
-        """Go on with what `unseal` has said of a datagram."""
-        if not count:
-            self._not_data()
-            return
-        try:
-            record = self._joiner.take(count)
-            if record is not None:
-                self._take_record(record, way)
-        except RecordError:
-            self.dropped += 1
+        if number >= 0 and self.server and not self._closing:
+            self._notice(number, arrival.way)
+        return end if self._closing else start
 
     def settle_batch(self) -> None:
         """All that came has been given to `receive`."""
         try:
-            self._joiner.flush()
+            if self._opened:
+                self._opener.settle()
             if not self._closing and self._opened:
-                self.dropped += self.engine.settle(self._joiner.place)
                 self._not_data()
                 if self._receiver is not None and not self._closing:
                     self._report()
@@ -332,7 +271,7 @@ class DatagramLink:
         now = self._loop.time()
         if now - self._reported >= REPORT_PAUSE:
             self._reported = now
-            lost = self._restorer.report()
+            lost = self._opener.restorer.report()
             if lost is not None:
                 self._sealer.record(loss(lost), self.way)
 
@@ -364,7 +303,7 @@ class DatagramLink:
         elif isinstance(content, int):
             self._outgoing.acknowledged(content, now)
         elif sort is Sort.PARITY:
-            self._restore(content)
+            self._opener.restore(content, way)
         elif sort is Sort.LOSS:
             self._sealer.protector.hear(read_loss(content))
         elif sort is Sort.PROBE:
@@ -394,10 +333,7 @@ class DatagramLink:
         if self._receiver is not None and not self._closing:
             self._receiver.take_message(kind, body)
             # Packets that have overtaken the first message are nobody's yet.
-            self._joiner.deliver_to(self._packet)
-
-    def _early(self, frame: memoryview, offloaded: bool) -> None:
-        self.dropped += 1
+            self._opener.deliver_to(self._packet)
 
     def _packet(self, frame: memoryview, offloaded: bool) -> None:
         self.sent_to_plain += len(frame)
@@ -498,7 +434,9 @@ class DatagramLink:
         if pieces:
             return
         self.dropped += 1
-        told = answer(bytes(self._plain[start : start + min(count, 1500)]), self._sealer.room - 1 - PARITY_HEADER)
+        told = answer(
+            bytes(self._plain[start : start + min(count, 1500)]), self._sealer.room - 1 - PARITY_HEADER
+        )
         if told is not None and self._receiver is not None:
             self._receiver.take_packet(memoryview(told), False)
 
@@ -513,14 +451,18 @@ class DatagramLink:
         """The peer has broken the rules."""
         self.engine.close()
         self._sealer.flight(self.way)
-        self._closing = True
+        self._stop()
         self.reason = reason
         self._finish(End.NEGOTIATION_FAILED)
 
     def _fail(self) -> None:
-        self._closing = True
+        self._stop()
         self.reason = str(self.engine.failure)
         self._finish(End.TLS_FAILED)
+
+    def _stop(self) -> None:
+        """Take nothing and send nothing any more."""
+        self._closing = self._opener.over = True
 
     def _finish(self, end: End) -> None:
         if not self._done.done():
