@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .harness import Culvert, eventually
+from .harness import PATIENCE, Culvert, eventually
 from .vpn_world import VpnWorld, running
 
 SERVER = """\
@@ -76,6 +77,20 @@ def test_a_flow_arrives_as_it_was_sent(vpn: Vpn, address: str) -> None:
 def test_a_flow_of_the_server_arrives_as_it_was_sent(vpn: Vpn) -> None:
     sent, received = vpn.transfer("server", "beta", "10.9.0.2", 8 << 20)
     assert received == sent
+
+
+def test_datagrams_that_the_kernel_is_to_cut_arrive_each_by_itself(vpn: Vpn) -> None:
+    segment = 103  # UDP_SEGMENT of linux/udp.h, which the socket module does not name
+    with vpn.hosts["server"].entered():
+        far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with vpn.hosts["alpha"].entered():
+        near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with near, far:
+        far.bind(("10.9.0.1", 0))
+        far.settimeout(PATIENCE)
+        near.setsockopt(socket.SOL_UDP, segment, 1000)
+        near.sendto(bytes(range(250)) * 80, far.getsockname())
+        assert [len(far.recv(2000)) for _ in range(20)] == [1000] * 20
 
 
 def test_packets_of_every_length_arrive(vpn: Vpn) -> None:
