@@ -141,6 +141,13 @@ def test_what_is_sent_from_another_address_is_dropped_and_logged_once_a_second(v
     assert vpn.pings("beta", "10.9.0.1")
 
 
+def test_what_a_host_says_to_its_neighbours_stays_at_home(vpn: Vpn) -> None:
+    vpn.ask("alpha", "ping -c 1 -W 0.2 ff02::1%cvc0")
+    vpn.ask("alpha", "ping -c 1 -W 0.2 -b 255.255.255.255")
+    assert vpn.pings("alpha", "10.9.0.1")
+    assert not vpn.log("server").log.find("fe80:|ff02:")
+
+
 def test_the_list_tells_who_is_where(vpn: Vpn) -> None:
     server = vpn.log("server")
     mark = server.log.mark()

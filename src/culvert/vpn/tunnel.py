@@ -162,7 +162,8 @@ class Tunnel:
     def lines(self) -> Iterator[str]:
         """What goes on, for the list of connections."""
         yield f"VPN {self._config.device}: {self._hub.tally}"
-        for network, session in self._hub.directory.items():
+        known = self._hub.directory.items()
+        for network, session in ((network, one) for network, one in known if one is not None):
             peer, way = session.peer.shown, session.transport.name
             yield f"VPN {self._config.device}: {network} is {peer} over {way}"
 
