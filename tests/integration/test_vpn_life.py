@@ -165,6 +165,14 @@ def test_a_client_comes_back_to_a_server_that_was_restarted(world: VpnWorld) -> 
             assert world.pings("alpha", "10.9.0.1")
 
 
+def test_a_client_goes_to_the_next_target_where_the_first_is_not_there(world: VpnWorld) -> None:
+    client = world.client("alpha", CLIENT)
+    two = "connect = 10.78.1.1:4429\nconnect = 10.78.1.1:4430"
+    client.configure(world.client_section("alpha", CLIENT).replace("connect = 10.78.1.1:4430", two))
+    with running(world.server(SERVER), client):
+        assert world.pings("alpha", "10.9.0.1")
+
+
 def test_a_peer_that_is_gone_without_a_word_is_noticed(world: VpnWorld) -> None:
     server, client = world.server(SERVER), world.client("alpha", CLIENT)
     with running(server, client):
