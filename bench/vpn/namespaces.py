@@ -1,8 +1,8 @@
 """`python -m bench.vpn.namespaces`, as root: Culvert's own VPN, over TLS and DTLS, in network namespaces.
 
 Two hosts are joined by a veth pair. All roads are open from the beginning and measured in turn, round by
-round: the link itself, the VPN over TLS with offload, without it (single packets), and over DTLS. Exit status 0 when
-everything was measured, 1 when something failed, 2 when the bench could not begin.
+round: the link itself, the VPN over TLS with offload, without it (single packets), and over DTLS. Exit status
+0 when everything was measured, 1 when something failed, 2 when the bench could not begin.
 """
 
 from __future__ import annotations

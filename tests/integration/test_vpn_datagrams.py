@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -175,6 +176,18 @@ def test_a_server_that_comes_back_is_found_again(world: VpnWorld) -> None:
             eventually(lambda: world.pings("beta", "10.87.0.1"), "an answer through the tunnel")
     finally:
         client.stop()
+
+
+def test_a_server_that_crashed_is_found_again_soon(world: VpnWorld, server: Culvert) -> None:
+    client = world.client("alpha", CLIENT)
+    with running(client):
+        seen = len(client.log.lines)
+        (worker,) = [int(one) for one in children(server.process.pid) if resident(int(one))]
+        os.kill(worker, signal.SIGKILL)
+        started = time.monotonic()
+        eventually(lambda: world.pings("alpha", OURS), "an answer through the tunnel")
+        client.log.wait("the server does not know of this link any more", since=seen)
+        assert time.monotonic() - started < 12
 
 
 def test_noise_and_hellos_without_cookies_leave_nothing(world: VpnWorld, server: Culvert) -> None:

@@ -23,6 +23,7 @@ from culvert.tls.failure import TlsError
 from culvert.vpn.datagram import records
 from culvert.vpn.datagram.cutting import CutError, TooLongError
 from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgoing
+from culvert.vpn.datagram.doubt import STRANGER, Doubt
 from culvert.vpn.datagram.opening import Opener
 from culvert.vpn.datagram.path_mtu import PathMtu
 from culvert.vpn.datagram.records import Piece, Sort
@@ -83,6 +84,7 @@ class DatagramLink:
         self._reported = self._loop.time()
         self._candidate: tuple[Way, bytes] | None = None
         self._tried = 0.0
+        self.doubt = Doubt(self._loop, self._ask, self._give_up)
         self._closing = False
         self.on_path: Callable[[], None] = lambda: None
         """Called where `path_mtu` has become another one."""
@@ -228,6 +230,7 @@ class DatagramLink:
         self._stop()
         self._port.forget(self)
         self._sealer.close()
+        self.doubt.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -244,13 +247,18 @@ class DatagramLink:
         if not self._opened:
             self._take_flight(start, min(size, end - start))
             return start + size
+        if end == len(STRANGER) and not self.server and self._port.buffers.arrived[:end] == STRANGER:
+            self.doubt.begin()
+            return end
         try:
             start, number = self._opener.receive(start, arrival)
         except (FrameError, DeliveryError) as error:
             self._break_off(str(error))
             return end
-        if number >= 0 and self.server and not self._closing:
-            self._notice(number, arrival.way)
+        if number >= 0:
+            self.doubt.heard = True
+            if self.server and not self._closing:
+                self._notice(number, arrival.way)
         return end if self._closing else start
 
     def settle_batch(self) -> None:
@@ -413,9 +421,17 @@ class DatagramLink:
         if error == errno.ECONNREFUSED and not self.server and self._shaking is not None:
             if not self._shaking.done():
                 self._shaking.set_exception(ConnectionRefusedError(error, os.strerror(error)))
+        elif error == errno.ECONNREFUSED and not self.server and self._opened:
+            self.doubt.begin()
         elif error == errno.EMSGSIZE and self._opened:
             self._path.doubt(self._loop.time())
             self._arm()
+
+    def _ask(self) -> None:
+        self._sealer.record(records.probe(os.urandom(records.TOKEN), 0), self.way)
+
+    def _give_up(self) -> None:
+        self.abort("the server does not know of this link any more")
 
     def _measure(self) -> None:
         self._measured = self._path.confirmed
