@@ -127,6 +127,13 @@ def test_a_reload_that_changes_a_vpn_has_its_peers_come_back_at_once(world: VpnW
         eventually(lambda: before not in server.tree(), "the end of the process")
         assert world.routes("alpha", "cvc0") == {"10.9.0.1", "192.168.1.0/24"}
         assert world.pings("alpha", "10.9.0.1")
+        mark = client.log.mark()
+        other = (SERVER + "tunRoute = 192.168.1.0/24\n").replace("10.9.", "10.8.")
+        server.reload(world.server_section(other))
+        client.await_log(r"VPN: this end has 10\.8\.0\.2, ", since=mark)
+        assert world.addresses("alpha", "cvc0") == {"10.8.0.2"}
+        assert world.routes("alpha", "cvc0") == {"10.8.0.1", "192.168.1.0/24"}
+        assert world.pings("alpha", "10.8.0.1")
 
 
 def test_an_address_that_is_taken_at_a_reload_is_had_once_it_is_free(world: VpnWorld) -> None:
