@@ -188,6 +188,8 @@ class Association(Connection):
         assert shared.tunnel is not None  # noqa: S101  datagrams are a VPN's
         name = self._target if shared.config.client else self.peer
         link.on_move = self._moved
+        if shared.config.vpn is not None and not shared.config.vpn.parities:
+            link.without_parities()
         shared.tunnel.associate(link, name, self._securing.verified_certificate, self.log)
         self._relay = link
         return await link.run()

@@ -45,11 +45,13 @@ _SHARE = 10_000
 class Protector:
     """The sender's side: hears of loss, and makes the parities."""
 
-    __slots__ = ("_first", "_lengths", "_lost", "_mask", "_size", "_sum", "group", "longest")
+    __slots__ = ("_first", "_lengths", "_lost", "_mask", "_size", "_sum", "group", "longest", "wanted")
 
     def __init__(self) -> None:
         self.group = 0
         """Records for each parity; 0 where none is sent."""
+        self.wanted = True
+        """Whether parities are to be sent at all."""
         self._lost = 0.0
         self._first = self._mask = self._size = self._sum = self._lengths = self.longest = 0
 
@@ -60,6 +62,8 @@ class Protector:
 
     def hear(self, lost: float) -> None:
         """The peer has lost this share of the records."""
+        if not self.wanted:
+            return
         self._lost += (lost - self._lost) * (FRESH if self.group else 1)
         if self._lost >= (LEAST_LOSS / 2 if self.group else LEAST_LOSS):
             self.group = max(3, min(10, int(0.16 / self._lost)))

@@ -139,3 +139,10 @@ def test_what_is_kept_is_bounded() -> None:
     for number in range(10 * KEPT):
         restorer.keep(number, b"x")
     assert len(restorer._kept) == KEPT
+
+
+def test_where_parities_are_not_wanted_none_are_sent() -> None:
+    protector = Protector()
+    protector.wanted = False
+    protector.hear(0.1)
+    assert protector.group == 0
