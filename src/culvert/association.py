@@ -31,6 +31,9 @@ PATIENCE = 4.0
 PATIENCE_FOR_ALL = 8.0
 """Seconds until no more of its addresses are tried."""
 
+HANDSHAKE_PATIENCE = 20.0
+"""Seconds, at most, for a client's handshake: it sends again after 1, 2, 4 and 8, and places are few."""
+
 SETTLE = 1.0
 """Seconds, at most, to find out how long packets may be before the first message says it."""
 
@@ -116,7 +119,7 @@ class Association(Connection):
         self._ends = Ends(self._address, None)
         await shared.access.admit(self._ends, self.log)
         self.log.notice(f"Service [{shared.config.name}] accepted association from {self.peer}")
-        handshake = link.shake_hands(shared.config.timeout_busy)
+        handshake = link.shake_hands(min(shared.config.timeout_busy, HANDSHAKE_PATIENCE))
         await self._securing.associate(link.engine, handshake, self.peer)
         if self._place is not None:
             self._place.secured()
