@@ -21,6 +21,7 @@ from culvert.stream import End
 from culvert.targets import Endpoint
 from culvert.tls.datagram import DatagramScratch
 from culvert.tls.datagram_context import DatagramContext
+from culvert.tls.failure import TlsError
 from culvert.vpn.datagram.link import IDENT, DatagramLink
 from culvert.vpn.datagram.port import Port
 from culvert.vpn.datagram.udp import Way
@@ -119,12 +120,18 @@ class Association(Connection):
         self._ends = Ends(self._address, None)
         await shared.access.admit(self._ends, self.log)
         self.log.notice(f"Service [{shared.config.name}] accepted association from {self.peer}")
-        handshake = link.shake_hands(min(shared.config.timeout_busy, HANDSHAKE_PATIENCE))
-        await self._securing.associate(link.engine, handshake, self.peer)
+        await self._securing.associate(link.engine, self._in_time(link), self.peer)
         if self._place is not None:
             self._place.secured()
         if not link.establish():
             raise BackendError(f"{self.peer} has drawn a number that another client has: it will try again")
+
+    async def _in_time(self, link: DatagramLink) -> None:
+        patience = min(self._shared.config.timeout_busy, HANDSHAKE_PATIENCE)
+        try:
+            await link.shake_hands(patience)
+        except TimeoutError:
+            raise TlsError(f"no end of the handshake within {patience:g} s") from None
 
     async def _dial(self) -> DatagramLink:
         """Shake hands with the first server that answers. Raises UnansweredError and TlsError."""
