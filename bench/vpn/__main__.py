@@ -7,6 +7,7 @@ status 0 when everything was measured, 1 when something failed, 2 when the bench
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import sys
 import tempfile
@@ -47,6 +48,9 @@ def main() -> int:
     if lacking:
         print(f"bench.vpn: not installed: {', '.join(lacking)}", file=sys.stderr)
         return 2
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # As an exception, so that the guest and every file go the way they do at the end.
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     roads = arguments.road or list(ROADS)
     with tempfile.TemporaryDirectory(prefix="culvert-bench-") as folder:
         certificate = Path(folder, "certificate.pem")

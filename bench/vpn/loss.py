@@ -27,6 +27,10 @@ from bench.vpn.networks import MODULES
 
 TRANSPORTS = ("tls", "dtls")
 
+PROGRAMS = ("iperf3", "tc", "ss", "sysctl")
+NEEDED = (*MODULES, "tun", "sch_netem")
+"""Modules of the guest's kernel."""
+
 NEAR, FAR = "192.0.2.1", "198.51.100.1"
 
 _FLOW_PORT = 5201
@@ -55,8 +59,8 @@ _ONE_FLOW = 30.0
 
 
 def run(parameters: dict[str, Any]) -> None:
-    """In the guest: report a record for each flow, of `rounds` rounds, each `seconds` long, with `delay` in
-    milliseconds and `loss` in per cent each way, and the path of a `certificate`.
+    """In the guest: report a record for each flow of `rounds` rounds over the `roads`, `seconds` long, with
+    `delay` in milliseconds and `loss` in per cent each way, and the path of a `certificate`.
     """
     path = _Path()
     with contextlib.ExitStack() as stack:
@@ -65,10 +69,9 @@ def run(parameters: dict[str, Any]) -> None:
         for interface in ("near", "far"):
             path.router.impair(interface, delay=parameters["delay"], loss=parameters["loss"])
         for number in range(1, parameters["rounds"] + 1):
-            report(round=number, road="direct", rate=_rate(path, FAR, parameters["seconds"]))
-            for transport in TRANSPORTS:
-                rate = _rate(path, _PLACES[transport][1], parameters["seconds"])
-                report(round=number, road=transport, rate=rate)
+            for road in parameters["roads"]:
+                address = _PLACES[road][1] if road in _PLACES else FAR
+                report(round=number, road=road, rate=_rate(path, address, parameters["seconds"]))
 
 
 class _Path:
@@ -130,7 +133,7 @@ def _rate(path: _Path, address: str, seconds: float) -> float:
 def main() -> int:
     """Measure, and print the table."""
     arguments = _arguments()
-    lacking = missing(("iperf3", "tc", "ss", "sysctl"))
+    lacking = missing(PROGRAMS)
     if lacking:
         print(f"bench.vpn.loss: not installed: {', '.join(lacking)}", file=sys.stderr)
         return 2
@@ -139,6 +142,7 @@ def main() -> int:
         peers.make_certificate(certificate)
         parameters = {
             "certificate": str(certificate),
+            "roads": ["direct", *TRANSPORTS],
             "rounds": arguments.rounds,
             "seconds": arguments.seconds,
             "delay": arguments.delay,
@@ -146,7 +150,7 @@ def main() -> int:
         }
         limit = 60 + arguments.rounds * 3 * (arguments.seconds + _ONE_FLOW)
         try:
-            found = boot("bench.vpn.loss", parameters, seconds=limit, modules=(*MODULES, "tun", "sch_netem"))
+            found = boot("bench.vpn.loss", parameters, seconds=limit, modules=NEEDED)
         except MeasureError as failure:
             print(f"bench.vpn.loss: {failure}", file=sys.stderr)
             return 1

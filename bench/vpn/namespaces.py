@@ -1,8 +1,8 @@
-"""`python -m bench.vpn.namespaces`, as root: Culvert's own VPN over TLS, in network namespaces.
+"""`python -m bench.vpn.namespaces`, as root: Culvert's own VPN, over TLS and DTLS, in network namespaces.
 
 Two hosts are joined by a veth pair. All roads are open from the beginning and measured in turn, round by
-round: the link itself, the VPN, and the VPN without offload, which carries single packets. Exit status 0 when
-everything was measured, 1 when something failed, 2 when the bench could not begin.
+round: the link itself, the VPN over TLS with offload, without it (single packets), and over DTLS. Exit status
+0 when everything was measured, 1 when something failed, 2 when the bench could not begin.
 """
 
 from __future__ import annotations
@@ -210,12 +210,12 @@ def _flow(hosts: Hosts, road: Road, seconds: float) -> tuple[float, float]:
     return received["bits_per_second"] / 1e6, used / (received["bytes"] / 1e9)
 
 
-ROADS = {"TLS": "", "TLS, single packets": "tunOffload = no"}
+ROADS = {"TLS": "", "TLS, single packets": "tunOffload = no", "DTLS": "transport = dtls"}
 
 
 def main() -> int:
     """Measure what the command line asks for, and print the table."""
-    parser = argparse.ArgumentParser(prog="bench.vpn.namespaces", description="Culvert's own VPN over TLS")
+    parser = argparse.ArgumentParser(prog="bench.vpn.namespaces", description="Culvert's own VPN")
     parser.add_argument("--rounds", type=int, default=5, help="how many rounds (5)")
     parser.add_argument("--seconds", type=float, default=3, help="how long one flow lasts (3)")
     arguments = parser.parse_args()

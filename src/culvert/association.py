@@ -21,6 +21,7 @@ from culvert.stream import End
 from culvert.targets import Endpoint
 from culvert.tls.datagram import DatagramScratch
 from culvert.tls.datagram_context import DatagramContext
+from culvert.tls.failure import TlsError
 from culvert.vpn.datagram.link import IDENT, DatagramLink
 from culvert.vpn.datagram.port import Port
 from culvert.vpn.datagram.udp import Way
@@ -30,6 +31,9 @@ PATIENCE = 4.0
 
 PATIENCE_FOR_ALL = 8.0
 """Seconds until no more of its addresses are tried."""
+
+HANDSHAKE_PATIENCE = 20.0
+"""Seconds, at most, for a client's handshake: it sends again after 1, 2, 4 and 8, and places are few."""
 
 SETTLE = 1.0
 """Seconds, at most, to find out how long packets may be before the first message says it."""
@@ -116,12 +120,18 @@ class Association(Connection):
         self._ends = Ends(self._address, None)
         await shared.access.admit(self._ends, self.log)
         self.log.notice(f"Service [{shared.config.name}] accepted association from {self.peer}")
-        handshake = link.shake_hands(shared.config.timeout_busy)
-        await self._securing.associate(link.engine, handshake, self.peer)
+        await self._securing.associate(link.engine, self._in_time(link), self.peer)
         if self._place is not None:
             self._place.secured()
         if not link.establish():
             raise BackendError(f"{self.peer} has drawn a number that another client has: it will try again")
+
+    async def _in_time(self, link: DatagramLink) -> None:
+        patience = min(self._shared.config.timeout_busy, HANDSHAKE_PATIENCE)
+        try:
+            await link.shake_hands(patience)
+        except TimeoutError:
+            raise TlsError(f"no end of the handshake within {patience:g} s") from None
 
     async def _dial(self) -> DatagramLink:
         """Shake hands with the first server that answers. Raises UnansweredError and TlsError."""
@@ -188,6 +198,8 @@ class Association(Connection):
         assert shared.tunnel is not None  # noqa: S101  datagrams are a VPN's
         name = self._target if shared.config.client else self.peer
         link.on_move = self._moved
+        if shared.config.vpn is not None and not shared.config.vpn.parities:
+            link.without_parities()
         shared.tunnel.associate(link, name, self._securing.verified_certificate, self.log)
         self._relay = link
         return await link.run()

@@ -50,12 +50,17 @@ def _reaches(networks: Networks) -> bool:
 def _proof(networks: Networks) -> dict[str, Any]:
     return {
         "ping": median(networks.near.ping(Line().far_end, 50)),
-        "there": len(networks.near_lan.ping(FAR_LAN, 5)),
-        "back": len(networks.far_lan.ping(NEAR_LAN, 5)),
-        "full": len(networks.near_lan.ping(FAR_LAN, 5, size=_FULL)),
+        "there": _answered(networks.near_lan, FAR_LAN),
+        "back": _answered(networks.far_lan, NEAR_LAN),
+        "full": _answered(networks.near_lan, FAR_LAN, _FULL),
         "file_there": _sent(networks.near_lan, networks.far_lan, FAR_LAN),
         "file_back": _sent(networks.far_lan, networks.near_lan, NEAR_LAN),
     }
+
+
+def _answered(host: Host, address: str, size: int = 56) -> bool:
+    """Whether most pings come back: one in a hundred is lost now and then, with either program."""
+    return len(host.ping(address, 5, size=size)) >= 3
 
 
 def _sent(source: Host, destination: Host, address: str) -> bool:

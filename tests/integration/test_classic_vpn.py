@@ -43,7 +43,7 @@ def seen(certificates: Certificates) -> Seen:
     return find
 
 
-JOINED = {"there": 5, "back": 5, "full": 5, "file_there": True, "file_back": True}
+JOINED = dict.fromkeys(("there", "back", "full", "file_there", "file_back"), True)
 """Pings of both sizes that were answered, and files that arrived as they were."""
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .harness import Culvert, eventually
+from .harness import PATIENCE, Culvert, eventually
 from .vpn_world import VpnWorld, running
 
 SERVER = """\
@@ -78,6 +79,20 @@ def test_a_flow_of_the_server_arrives_as_it_was_sent(vpn: Vpn) -> None:
     assert received == sent
 
 
+def test_datagrams_that_the_kernel_is_to_cut_arrive_each_by_itself(vpn: Vpn) -> None:
+    segment = 103  # UDP_SEGMENT of linux/udp.h, which the socket module does not name
+    with vpn.hosts["server"].entered():
+        far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with vpn.hosts["alpha"].entered():
+        near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with near, far:
+        far.bind(("10.9.0.1", 0))
+        far.settimeout(PATIENCE)
+        near.setsockopt(socket.SOL_UDP, segment, 1000)
+        near.sendto(bytes(range(250)) * 80, far.getsockname())
+        assert [len(far.recv(2000)) for _ in range(20)] == [1000] * 20
+
+
 def test_packets_of_every_length_arrive(vpn: Vpn) -> None:
     for size in (0, 1, 1400, 1472, 1473, 4000, 60000):
         assert vpn.pings("alpha", "10.9.0.1", "-s", str(size)), size
@@ -124,6 +139,13 @@ def test_what_is_sent_from_another_address_is_dropped_and_logged_once_a_second(v
     finally:
         vpn.hosts["beta"].run("ip address del 10.9.0.99/32 dev cvc0")
     assert vpn.pings("beta", "10.9.0.1")
+
+
+def test_what_a_host_says_to_its_neighbours_stays_at_home(vpn: Vpn) -> None:
+    vpn.ask("alpha", "ping -c 1 -W 0.2 ff02::1%cvc0")
+    vpn.ask("alpha", "ping -c 1 -W 0.2 -b 255.255.255.255")
+    assert vpn.pings("alpha", "10.9.0.1")
+    assert not vpn.log("server").log.find("fe80:|ff02:")
 
 
 def test_the_list_tells_who_is_where(vpn: Vpn) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ def address_of(world: VpnWorld, name: str) -> str:
 def test_packets_go_both_ways(world: VpnWorld, server: Culvert) -> None:
     client = world.client("alpha", CLIENT, "setuid = nobody\nsetgid = nogroup\n")
     with running(client):
-        client.await_log("over DTLS with packets up to 1430 bytes")
+        client.await_log("over DTLS with packets up to 1415 bytes")
         here = address_of(world, "alpha")
         assert world.pings("alpha", OURS)
         assert world.pings("alpha", "fd88::1")
@@ -112,7 +113,7 @@ def test_packets_are_as_long_as_the_way_carries(world: VpnWorld, server: Culvert
     client = world.client("alpha", CLIENT)
     try:
         with running(client):
-            client.await_log("over DTLS with packets up to 1330 bytes")
+            client.await_log("over DTLS with packets up to 1315 bytes")
             host.run("ip link set eth0 mtu 1350")
             mtu = re.compile(r"mtu 12(7[2-9]|80)")
             world.pings("alpha", OURS, "-s", "1272")  # too long now: by this it is noticed
@@ -175,6 +176,18 @@ def test_a_server_that_comes_back_is_found_again(world: VpnWorld) -> None:
             eventually(lambda: world.pings("beta", "10.87.0.1"), "an answer through the tunnel")
     finally:
         client.stop()
+
+
+def test_a_server_that_crashed_is_found_again_soon(world: VpnWorld, server: Culvert) -> None:
+    client = world.client("alpha", CLIENT)
+    with running(client):
+        seen = len(client.log.lines)
+        (worker,) = [int(one) for one in children(server.process.pid) if resident(int(one))]
+        os.kill(worker, signal.SIGKILL)
+        started = time.monotonic()
+        eventually(lambda: world.pings("alpha", OURS), "an answer through the tunnel")
+        client.log.wait("the server does not know of this link any more", since=seen)
+        assert time.monotonic() - started < 12
 
 
 def test_noise_and_hellos_without_cookies_leave_nothing(world: VpnWorld, server: Culvert) -> None:

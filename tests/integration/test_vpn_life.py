@@ -127,6 +127,27 @@ def test_a_reload_that_changes_a_vpn_has_its_peers_come_back_at_once(world: VpnW
         eventually(lambda: before not in server.tree(), "the end of the process")
         assert world.routes("alpha", "cvc0") == {"10.9.0.1", "192.168.1.0/24"}
         assert world.pings("alpha", "10.9.0.1")
+        mark = client.log.mark()
+        other = (SERVER + "tunRoute = 192.168.1.0/24\n").replace("10.9.", "10.8.")
+        server.reload(world.server_section(other))
+        client.await_log(r"VPN: this end has 10\.8\.0\.2, ", since=mark)
+        assert world.addresses("alpha", "cvc0") == {"10.8.0.2"}
+        assert world.routes("alpha", "cvc0") == {"10.8.0.1", "192.168.1.0/24"}
+        assert world.pings("alpha", "10.8.0.1")
+
+
+def test_an_address_that_is_taken_at_a_reload_is_had_once_it_is_free(world: VpnWorld) -> None:
+    server = world.server(SERVER)
+    with running(server):
+        world.hosts["server"].run("ip address add 10.9.0.5/32 dev lo")
+        try:
+            mark = server.reload(world.server_section(SERVER.replace("10.9.0.1/24", "10.9.0.5/24")))
+            server.await_log(
+                r"LOG3.*Cannot set the address 10\.9\.0\.5 on cvs0: lo has it already", since=mark
+            )
+        finally:
+            world.hosts["server"].run("ip address del 10.9.0.5/32 dev lo")
+        server.await_log(r"has the interface cvs0 with 10\.9\.0\.5/24", since=mark)
 
 
 def test_a_reload_that_is_refused_leaves_a_vpn_alone(world: VpnWorld) -> None:
@@ -149,6 +170,14 @@ def test_a_client_comes_back_to_a_server_that_was_restarted(world: VpnWorld) -> 
         with second:
             client.await_log(MET, since=mark)
             assert world.pings("alpha", "10.9.0.1")
+
+
+def test_a_client_goes_to_the_next_target_where_the_first_is_not_there(world: VpnWorld) -> None:
+    client = world.client("alpha", CLIENT)
+    two = "connect = 10.78.1.1:4429\nconnect = 10.78.1.1:4430"
+    client.configure(world.client_section("alpha", CLIENT).replace("connect = 10.78.1.1:4430", two))
+    with running(world.server(SERVER), client):
+        assert world.pings("alpha", "10.9.0.1")
 
 
 def test_a_peer_that_is_gone_without_a_word_is_noticed(world: VpnWorld) -> None:

@@ -20,10 +20,23 @@ print(open("/proc/self/status").read())
 """
 
 
+GIVE_UP = """
+from culvert import capabilities
+capabilities.relinquish(capabilities.CAP_NET_ADMIN)
+capabilities.relinquish(capabilities.CAP_NET_ADMIN)
+print(open("/proc/self/status").read())
+"""
+
+
 def sets(kept: set[int]) -> dict[str, int]:
     """The capability sets of a process that became nobody and kept these."""
+    return sets_after(BECOME.format(kept=kept or "()"))
+
+
+def sets_after(program: str) -> dict[str, int]:
+    """The capability sets that a program says it has."""
     done = subprocess.run(
-        [sys.executable, "-c", BECOME.format(kept=kept or "()")],
+        [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         timeout=20,
@@ -55,3 +68,10 @@ def test_a_power_above_the_lower_32() -> None:
 def test_nothing_is_kept_unless_asked_for() -> None:
     found = sets(set())
     assert found["CapPrm"] == found["CapEff"] == 0
+
+
+@needs_root
+def test_one_power_is_given_up_and_no_other() -> None:
+    before = capabilities.permitted()
+    found = sets_after(GIVE_UP)
+    assert found["CapPrm"] == found["CapEff"] == before & ~(1 << capabilities.CAP_NET_ADMIN)

@@ -97,6 +97,7 @@ def vpn(draft: Draft) -> Vpn | None:
         between_clients=draft.value("tunClientToClient"),
         keepalive=draft.value("tunKeepalive"),
         offload=draft.value("tunOffload"),
+        parities=draft.value("tunParity"),
         transport=draft.value("transport"),
     )
 

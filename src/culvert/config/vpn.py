@@ -46,6 +46,7 @@ class Vpn:
     between_clients: bool
     keepalive: float | None
     offload: bool
+    parities: bool
     transport: VpnTransport
 
     @property

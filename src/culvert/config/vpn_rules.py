@@ -9,7 +9,7 @@ from culvert.config.derived import server_name, verify_policy, versions, vpn
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.model import TlsVersion
-from culvert.config.vpn import Network, Vpn, VpnClient, VpnTransport
+from culvert.config.vpn import Network, Vpn, VpnClient
 from culvert.config.vpn_values import LOWEST_MTU_6
 
 _OWN = (
@@ -21,6 +21,7 @@ _OWN = (
     "tunKeepalive",
     "tunMTU",
     "tunOffload",
+    "tunParity",
     "tunPeer",
     "tunPool",
     "tunRoute",
@@ -80,8 +81,14 @@ def check_vpn(draft: Draft, findings: Findings) -> None:
     found = vpn(draft)
     if found is None:
         return
-    if found.transport is VpnTransport.DTLS:
+    if found.datagrams:
         _check_datagrams(draft, findings)
+    elif draft.has_own("tunParity"):
+        findings.warning(
+            '"tunParity" has no effect without "transport = dtls": a stream loses nothing',
+            draft.where("tunParity"),
+            draft.name,
+        )
     (_check_client if draft.value("client") else _check_server)(draft, findings, found)
     _check_addresses(draft, findings, found)
     _check_clients(draft, findings, found)

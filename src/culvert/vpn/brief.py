@@ -15,6 +15,8 @@ show in the length (the attacks on compression in front of encryption). Large pa
 
 from __future__ import annotations
 
+from itertools import compress
+
 from culvert.vpn.transport import FrameError
 
 LIMIT = 512
@@ -22,6 +24,10 @@ LIMIT = 512
 
 SPANS = {4: 28, 6: 48}
 _MASKS = {4: 4, 6: 6}
+
+
+_MARKS = b"0" + b"1" * 255
+"""Makes a digit of each byte: 1 of all that are not zero."""
 
 
 class Headers:
@@ -34,30 +40,28 @@ class Headers:
 
     def shorten(self, version: int, header: bytes) -> bytes | None:
         """What goes in place of a packet's first `SPANS[version]` bytes; None where it would not be less."""
-        mask = 0
-        changed = bytearray()
-        for old, new in zip(self._last[version], header, strict=True):
-            mask <<= 1
-            if old != new:
-                mask |= 1
-                changed.append(new)
-        size = _MASKS[version]
-        if size + len(changed) >= len(header):
+        size, span, last = _MASKS[version], len(header), self._last[version]
+        # Calls that go through all bytes by themselves: a loop would cost a tenth of a ping.
+        differing = (int.from_bytes(header, "big") ^ int.from_bytes(last, "big")).to_bytes(span, "big")
+        changed = bytes(compress(header, differing))
+        if size + len(changed) >= span:
             return None
         self._last[version] = header
-        return mask.to_bytes(size, "big") + changed
+        return int(differing.translate(_MARKS), 2).to_bytes(size, "big") + changed
 
     def restore(self, version: int, body: bytes) -> bytes:
         """The whole packet of which this came. Raises FrameError."""
         size, span = _MASKS[version], SPANS[version]
         mask = int.from_bytes(body[:size], "big")
-        if len(body) < size or mask >> span or len(body) < size + mask.bit_count():
+        end = size + mask.bit_count()
+        if mask >> span or len(body) < end:
             raise FrameError(f"a brief packet of {len(body)} bytes with the mask {mask:#x}")
         header = bytearray(self._last[version])
-        position = size
-        for index in range(span):
-            if mask >> (span - 1 - index) & 1:
-                header[index] = body[position]
-                position += 1
+        position = end
+        while mask:
+            lowest = mask & -mask
+            position -= 1
+            header[span - lowest.bit_length()] = body[position]
+            mask ^= lowest
         self._last[version] = bytes(header)
-        return self._last[version] + body[position:]
+        return self._last[version] + body[end:]

@@ -119,13 +119,14 @@ class ClientPart:
             raise MeetingError("the server gives an address that it has itself")
 
     def _set_addresses(self, wanted: tuple[Interface, ...]) -> None:
-        for address in set(self._addresses) - set(wanted):
-            self._setup.remove_address(address)
-        self._addresses = tuple(one for one in self._addresses if one in wanted)
+        # The new ones first: with its last address an interface loses its routes of IPv4.
         for address in wanted:
             if address not in self._addresses:
                 self._setup.add_address(address)
                 self._addresses = (*self._addresses, address)
+        for address in set(self._addresses) - set(wanted):
+            self._setup.remove_address(address)
+        self._addresses = wanted
         own = [host(address.ip) for address in self._addresses]
         self._hub.local.remove(True)
         for network in (*own, *self._config.routes):

@@ -44,7 +44,7 @@ class Directory(Generic[T]):
     def overlapping(self, network: Network) -> T | None:
         """Somebody who has a part of this network; None where nobody has."""
         for known, owner in self._networks.items():
-            if known.version == network.version and known.overlaps(network):
+            if owner is not None and known.version == network.version and known.overlaps(network):
                 return owner
         return None
 

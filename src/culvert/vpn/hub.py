@@ -33,6 +33,12 @@ PASSED_LIMIT = 4096
 """Pairs of addresses that are kept as permitted, for each session."""
 
 
+OF_THE_LINK = tuple(map(ipaddress.ip_network, ("224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8")))
+"""Destinations that mean neighbours on a link (RFC 4291, 2.5.6 and 2.7; RFC 1112): behind a tunnel there are
+none, and what hosts say to them by themselves is dropped here and not at the peer, who would call it spoofed.
+"""
+
+
 class Refuse(Protocol):
     """Counts and logs what was dropped, the log not too often: `Refusals.refuse` does."""
 
@@ -46,8 +52,10 @@ class Hub:
         self.config = config
         self.tally = Tally()
         self.sessions: set[Session] = set()
-        self.directory: Directory[Session] = Directory()
-        """Whose packets with these destinations are."""
+        self.directory: Directory[Session | None] = Directory()
+        """Whose packets with these destinations are; None has nobody's."""
+        for network in OF_THE_LINK:
+            self.directory.put(network, None)
         self.local: Directory[bool] = Directory()
         """What peers may send to: this end's addresses, and the networks behind it."""
         self.on_resume: Callable[[], None] = lambda: None

@@ -14,7 +14,7 @@ from culvert.vpn.session import MeetingError, Session
 
 DEFAULT_MTU = 1500
 
-DATAGRAM_MTU = 1430
+DATAGRAM_MTU = 1415
 """What a way of 1500 bytes has room for over DTLS and IPv4."""
 
 

@@ -287,6 +287,8 @@ class StreamLink:
         self._encrypted = 0
         while count := self._engine.output():
             self._send_ciphertext(count)
+            if count < len(self._transformed):
+                break
 
     def _send_ciphertext(self, count: int) -> None:
         if self._over:

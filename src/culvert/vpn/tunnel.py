@@ -33,15 +33,11 @@ from culvert.vpn.stream_link import StreamLink
 TURN_PAUSE = 0.05
 """Seconds between looks whether the process of before a reload has let go of the interface."""
 
-FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0
-"""Seconds between attempts to have the interface, where it cannot be had after a reload."""
-
-
 LAST_WORDS = 0.2
 """Seconds for what was told to peers to leave."""
 
 LOST = 3
-"""Exit status of a process whose interface was removed: that of a start that failed."""
+"""Exit status of a process that cannot have its interface, or has lost it: that of a start that failed."""
 
 
 class Tunnel:
@@ -91,19 +87,13 @@ class Tunnel:
     async def _wait(self, clone: int, turn: Turn) -> None:
         while not turn.take():
             await asyncio.sleep(TURN_PAUSE)
-        pause = FIRST_RETRY
-        while True:
-            try:
-                self._open(clone)
-            except (DeviceError, NetworkError) as error:
-                self._log.error(f"VPN: {error}; the next attempt is in {pause:g} s")
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_RETRY)
-                os.close(clone)  # an interface that was made and could not be set up goes with it
-                clone = device.open_clone()
-            else:
-                self._opened()
-                return
+        try:
+            self._open(clone)
+        except (DeviceError, NetworkError) as error:
+            # Its successors try again, at growing intervals: what is half set up goes with the process.
+            self._log.error(f"VPN: {error}")
+            os._exit(LOST)
+        self._opened()
 
     def _open(self, clone: int) -> None:
         """Make the interface and set it up. Raises DeviceError and NetworkError."""
@@ -172,7 +162,8 @@ class Tunnel:
     def lines(self) -> Iterator[str]:
         """What goes on, for the list of connections."""
         yield f"VPN {self._config.device}: {self._hub.tally}"
-        for network, session in self._hub.directory.items():
+        known = self._hub.directory.items()
+        for network, session in ((network, one) for network, one in known if one is not None):
             peer, way = session.peer.shown, session.transport.name
             yield f"VPN {self._config.device}: {network} is {peer} over {way}"
 

@@ -31,7 +31,8 @@ OWN = """
     acceptProxy trustProxy proxyProtocol allowFrom denyFrom socksAllow drainTimeout reloadDrainTimeout
     logFormat
     allowCN allowOU allowDNS allowURI allowEmail allowIP allowSPKI allowPSK
-    transport tun tunAccept tunAddress tunClient tunClientToClient tunKeepalive tunMTU tunOffload tunPeer
+    transport tun tunAccept tunAddress tunClient tunClientToClient tunKeepalive tunMTU tunOffload
+    tunParity tunPeer
     tunPool tunRoute
 """
 """What is no row of the reference: `include` is syntax there, and the others are Culvert's."""

@@ -49,6 +49,15 @@ def test_overlaps() -> None:
     assert directory.overlapping(ipaddress.ip_network("fd00::/8")) is None
 
 
+def test_what_is_nobody_s_is_in_nobody_s_way() -> None:
+    directory: Directory[str | None] = Directory()
+    directory.put(ipaddress.ip_network("224.0.0.0/4"), None)
+    directory.put(ipaddress.ip_network("10.9.0.0/24"), "office")
+    directory.put(ipaddress.ip_network("0.0.0.0/0"), "everybody")
+    assert directory.find(packed("224.0.0.1")) is None
+    assert directory.overlapping(ipaddress.ip_network("10.9.0.0/16")) == "office"
+
+
 def test_what_is_kept_is_bounded() -> None:
     directory: Directory[str] = Directory()
     for number in range(CACHE_LIMIT * 2):

@@ -13,19 +13,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from culvert.stream import End
-from culvert.tls.datagram import HANDSHAKE_MOST, DatagramEngine
+from culvert.tls.datagram import DatagramEngine
 from culvert.tls.engine import Status
 from culvert.tls.failure import TlsError
 from culvert.vpn.datagram import records
-from culvert.vpn.datagram.cutting import CutError, TooLongError, cut
+from culvert.vpn.datagram.cutting import CutError, TooLongError
 from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgoing
-from culvert.vpn.datagram.joining import Joiner
+from culvert.vpn.datagram.doubt import STRANGER, Doubt
+from culvert.vpn.datagram.opening import Opener
 from culvert.vpn.datagram.path_mtu import PathMtu
-from culvert.vpn.datagram.records import Piece, RecordError, Sort
+from culvert.vpn.datagram.records import Piece, Sort
+from culvert.vpn.datagram.repair import PARITY_HEADER, loss, read_loss
+from culvert.vpn.datagram.sealing import Sealer
 from culvert.vpn.datagram.too_long import answer, fragments
 from culvert.vpn.datagram.udp import Arrival, Way, first_hop
 from culvert.vpn.transport import FrameError, Kind, Receiver
@@ -46,8 +49,8 @@ BYTES_LIMIT = 1 << 36
 RECORDS_LIMIT = 1 << 28
 """What one key may encrypt: a sixth of what AES-GCM is good for (RFC 8446, 5.5)."""
 
-_SEQUENCE = slice(3, 11)
-"""Where a record's epoch and number stand (RFC 6347, 4.1)."""
+REPORT_PAUSE = 0.5
+"""Seconds between reports of loss."""
 
 
 class DatagramLink:
@@ -64,24 +67,24 @@ class DatagramLink:
         self.way = way
         self.ident = ident
         self.server = server
-        self._outbox = port.outbox
-        self._arrived, self._sealed = port.buffers.arrived, port.buffers.sealed
         self._plain = port.buffers.scratch.received
-        self._ahead, self._expected = (b"", ident) if server else (ident, b"")
-        self._unseal = self._unseal_with_ident if server else engine.unseal
-        self._joiner = Joiner(port.buffers.opened, self._early)
+        ahead, self._expected = (b"", ident) if server else (ident, b"")
+        self._sealer = Sealer(port, engine, ahead, self._fail)
+        self._opener = Opener(port.buffers, engine, self._expected, self._take_record, self._not_data)
         self._receiver: Receiver | None = None
         self._opened = False
         self._outgoing, self._incoming = Outgoing(), Incoming()
         self._kept: list[Piece] = []
         self._path = PathMtu(first_hop(way), self._loop.time())
-        self._measured = self._room = self._added = 0
+        self._measured = self._added = 0
         self._shaking: asyncio.Future[None] | None = self._loop.create_future()
         self._done: asyncio.Future[End] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
-        self._datagrams = self._records = self._newest = 0
+        self._datagrams = self._newest = 0
+        self._reported = self._loop.time()
         self._candidate: tuple[Way, bytes] | None = None
         self._tried = 0.0
+        self.doubt = Doubt(self._loop, self._ask, self._give_up)
         self._closing = False
         self.on_path: Callable[[], None] = lambda: None
         """Called where `path_mtu` has become another one."""
@@ -117,32 +120,28 @@ class DatagramLink:
                 shaking.set_result(None)
         except TlsError as failure:
             shaking.set_exception(failure)
-        self._send_flight()
+        self._sealer.flight(self.way)
         self._arm()
-
-    def _send_flight(self) -> None:
-        for datagram in self.engine.datagrams(HANDSHAKE_MOST - len(self._ahead)):
-            self._port.udp.send_alone(self._ahead + datagram, self.way)
 
     # --- of `Transport` ---
 
     @property
     def path_mtu(self) -> int | None:
-        return self._room - 1
+        return self._sealer.room - 1 - PARITY_HEADER
 
     @property
     def busy(self) -> bool:
-        return self._outbox.blocked or self._closing
+        return self._sealer.blocked or self._closing
 
     @property
     def worn(self) -> bool:
-        return self._records >= RECORDS_LIMIT or self.sent_to_tls >= BYTES_LIMIT
+        return self._sealer.records >= RECORDS_LIMIT or self.sent_to_tls >= BYTES_LIMIT
 
     def send_message(self, kind: Kind, body: bytes) -> None:
         if self._receiver is None or self._closing:
             return
         if kind is Kind.PING or kind is Kind.PONG:
-            self._send_record(bytes((kind,)) + body[: records.ECHO_LIMIT], self.way)
+            self._sealer.record(bytes((kind,)) + body[: records.ECHO_LIMIT], self.way)
             return
         self._outgoing.put(kind, body, self._loop.time())
         self._tick()
@@ -152,63 +151,27 @@ class DatagramLink:
             self.dropped += 1
             return
         try:
-            if not offloaded:
-                self._seal_one(start, count)
-            else:
-                self._seal_run(cut(self._plain, start, count, self._room))
+            self._sealer.packet(start, count, self.way, offloaded=offloaded)
         except TooLongError:
             self._too_long(start, count)
         except CutError:
             self.dropped += 1
         self.sent_to_tls += count
 
-    def _seal_one(self, start: int, count: int) -> None:
-        """Seal a packet that is complete. Raises TooLongError."""
-        if count > self._room:
-            raise TooLongError
-        outbox, skip = self._outbox, len(self._ahead)
-        place = outbox.place(self.way)
-        if place < 0:
-            self._port.wait()
-            return
-        self._sealed[place : place + skip] = self._ahead
-        size = self.engine.seal(start, count, place + skip)
-        if not size:
-            self._fail()
-            return
-        outbox.add(size + skip)
-        self._records += 1
-
-    def _seal_run(self, cuts: Iterable[tuple[int, int]]) -> None:
-        outbox = self._outbox
-        if not outbox.flush():
-            self._port.wait()
-            return
-        end, size = self.engine.seal_run(cuts, outbox.place(self.way), self._ahead)
-        if not size:
-            self._fail()
-            return
-        outbox.add_run(end, size)
-        self._records += end // size + 1
-
     def flush(self) -> None:
-        if not self._outbox.flush():
-            self._port.wait()
-        self._port.look_for_fault()
+        self._sealer.flush()
 
     def close(self) -> None:
         if self._closing:
             return
         self.flush()
-        self._closing = True
+        self._stop()
         self.engine.close()
-        for datagram in self.engine.datagrams():
-            for _ in range(2):  # one may get lost, and a second copy is dropped as such
-                self._port.udp.send_alone(self._ahead + datagram, self.way)
+        self._sealer.farewell(self.way)
         self._finish(End.CLOSED)
 
     def abort(self, reason: str) -> None:
-        self._closing = True
+        self._stop()
         self.reason = self.reason or reason
         self._finish(End.RESET)
 
@@ -221,6 +184,10 @@ class DatagramLink:
         self._opened = True
         self._measure()
         self._arm()
+
+    def without_parities(self) -> None:
+        """Send none, whatever the way loses."""
+        self._sealer.protector.wanted = False
 
     def attach(self, receiver: Receiver) -> None:
         """From now on messages go to this receiver, and are taken from it."""
@@ -264,8 +231,10 @@ class DatagramLink:
 
     def release(self) -> None:
         """Take no more datagrams; for a link that is not run as well."""
-        self._closing = True
+        self._stop()
         self._port.forget(self)
+        self._sealer.close()
+        self.doubt.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -282,63 +251,41 @@ class DatagramLink:
         if not self._opened:
             self._take_flight(start, min(size, end - start))
             return start + size
-        expected, skip = self._expected, len(self._expected)
-        arrived, joiner, unseal = self._arrived, self._joiner, self._unseal
-        last = -1
+        if end == len(STRANGER) and not self.server and self._port.buffers.arrived[:end] == STRANGER:
+            self.doubt.begin()
+            return end
         try:
-            while start < end and arrived[start : start + skip] == expected:
-                length = min(size, end - start)
-                opened = self.engine.unseal(start + skip, length - skip, joiner.place)
-                last = start if opened else last
-                start += length
-                while not self._closing:
-                    self._take_opened(opened, arrival.way)
-                    if not joiner.running:
-                        break
-                    before = start
-                    start, opened = joiner.go_on(unseal, arrived, start, end, size)
-                    if start > before and opened:
-                        last = start - size
-                    if opened < 0:
-                        break
-                if self._closing:
-                    return end
+            start, number = self._opener.receive(start, arrival)
         except (FrameError, DeliveryError) as error:
             self._break_off(str(error))
             return end
-        if last >= 0 and self.server:
-            self._notice(int.from_bytes(arrived[last + skip :][_SEQUENCE], "big"), arrival.way)
-        return start
-
-    def _unseal_with_ident(self, start: int, count: int, at: int) -> int:
-        """As the engine's, for a datagram with a client's number in front: 0 where that is another's."""
-        if self._arrived[start : start + IDENT] != self._expected:
-            return 0
-        return self.engine.unseal(start + IDENT, count - IDENT, at)
-
-    def _take_opened(self, count: int, way: Way) -> None:
-        """Go on with what `unseal` has said of a datagram."""
-        if not count:
-            self._not_data()
-            return
-        try:
-            record = self._joiner.take(count)
-            if record is not None:
-                self._take_record(record, way)
-        except RecordError:
-            self.dropped += 1
+        if number >= 0:
+            self.doubt.heard = True
+            if self.server and not self._closing:
+                self._notice(number, arrival.way)
+        return end if self._closing else start
 
     def settle_batch(self) -> None:
         """All that came has been given to `receive`."""
         try:
-            self._joiner.flush()
+            if self._opened:
+                self._opener.settle()
             if not self._closing and self._opened:
-                self.dropped += self.engine.settle(self._joiner.place)
                 self._not_data()
                 if self._receiver is not None and not self._closing:
+                    self._report()
                     self._receiver.delivered()
         except FrameError as error:
             self._break_off(str(error))
+
+    def _report(self) -> None:
+        """Tell the peer what was lost, now and then."""
+        now = self._loop.time()
+        if now - self._reported >= REPORT_PAUSE:
+            self._reported = now
+            lost = self._opener.restorer.report()
+            if lost is not None:
+                self._sealer.record(loss(lost), self.way)
 
     def _take_flight(self, start: int, count: int) -> None:
         self._datagrams += 1
@@ -354,7 +301,7 @@ class DatagramLink:
 
     def _not_data(self) -> None:
         """Reading may have made an answer, or be the end."""
-        self._send_flight()
+        self._sealer.flight(self.way)
         if self.engine.status is Status.CLOSED:
             self.close()
         elif self.engine.status is Status.FAILED:
@@ -367,8 +314,12 @@ class DatagramLink:
             self._take_piece(content)
         elif isinstance(content, int):
             self._outgoing.acknowledged(content, now)
+        elif sort is Sort.PARITY:
+            self._opener.restore(content, way)
+        elif sort is Sort.LOSS:
+            self._sealer.protector.hear(read_loss(content))
         elif sort is Sort.PROBE:
-            self._send_record(records.seen(content), way)
+            self._sealer.record(records.seen(content), way)
             if way == self.way or not self.server:
                 self._path.suggest(len(record) + self._added, now)
         elif sort is Sort.SEEN:
@@ -388,16 +339,13 @@ class DatagramLink:
         for kind, body in self._incoming.take(piece):
             self._message(kind, body)
         if not self._closing:
-            self._send_record(records.ack(self._incoming.expected), self.way)
+            self._sealer.record(records.ack(self._incoming.expected), self.way)
 
     def _message(self, kind: Kind, body: bytes) -> None:
         if self._receiver is not None and not self._closing:
             self._receiver.take_message(kind, body)
             # Packets that have overtaken the first message are nobody's yet.
-            self._joiner.deliver_to(self._packet)
-
-    def _early(self, frame: memoryview, offloaded: bool) -> None:
-        self.dropped += 1
+            self._opener.deliver_to(self._packet)
 
     def _packet(self, frame: memoryview, offloaded: bool) -> None:
         self.sent_to_plain += len(frame)
@@ -415,7 +363,7 @@ class DatagramLink:
         if now - self._tried >= MOVE_PAUSE:
             self._tried = now
             self._candidate = (way, os.urandom(records.TOKEN))
-            self._send_record(records.probe(self._candidate[1], 0), way)
+            self._sealer.record(records.probe(self._candidate[1], 0), way)
 
     def _move(self, way: Way) -> None:
         self.way, self._candidate = way, None
@@ -424,22 +372,6 @@ class DatagramLink:
         self.on_move(way)
 
     # --- to the peer ---
-
-    def _send_record(self, record: bytes, way: Way) -> None:
-        outbox = self._outbox
-        place = -1 if outbox.blocked else outbox.place(way)
-        if place < 0:
-            self._port.wait()
-            return
-        skip = len(self._ahead)
-        self._sealed[place : place + skip] = self._ahead
-        size = self.engine.seal_bytes(record, place + skip)
-        if not size:
-            self._fail()
-            return
-        outbox.add(size + skip)
-        self._records += 1
-        self.flush()
 
     def _tick(self) -> None:
         """Send what is due."""
@@ -456,14 +388,14 @@ class DatagramLink:
             return
         try:
             for one in self._outgoing.due(now):
-                self._send_record(records.piece(one), self.way)
+                self._sealer.record(records.piece(one), self.way)
         except DeliveryError as error:
             self.abort(str(error))
             return
         probe = self._path.probe(now)
         if probe is not None:
-            room = self.engine.capacity(probe.size - self.way.overhead - len(self._ahead))
-            self._send_record(records.probe(probe.token, room), self.way)
+            room = self.engine.capacity(probe.size - self.way.overhead - len(self._sealer.ahead))
+            self._sealer.record(records.probe(probe.token, room), self.way)
             if self._path.confirmed != self._measured:
                 self._measure()
         self._arm()
@@ -493,28 +425,38 @@ class DatagramLink:
         if error == errno.ECONNREFUSED and not self.server and self._shaking is not None:
             if not self._shaking.done():
                 self._shaking.set_exception(ConnectionRefusedError(error, os.strerror(error)))
+        elif error == errno.ECONNREFUSED and not self.server and self._opened:
+            self.doubt.begin()
         elif error == errno.EMSGSIZE and self._opened:
             self._path.doubt(self._loop.time())
             self._arm()
 
+    def _ask(self) -> None:
+        self._sealer.record(records.probe(os.urandom(records.TOKEN), 0), self.way)
+
+    def _give_up(self) -> None:
+        self.abort("the server does not know of this link any more")
+
     def _measure(self) -> None:
         self._measured = self._path.confirmed
         outer = self._path.confirmed - self.way.overhead
-        room = self.engine.capacity(outer - len(self._ahead))
+        room = self.engine.capacity(outer - len(self._sealer.ahead))
         self._added = self._path.confirmed - self.engine.capacity(outer - len(self._expected))
-        if room != self._room:
-            self._room = room
+        if room != self._sealer.room:
+            self._sealer.room = room
             self.on_path()
 
     def _too_long(self, start: int, count: int) -> None:
         """Cut a packet that is too long, or tell its sender how long it may be."""
-        pieces = fragments(bytes(self._plain[start : start + count]), self._room)
+        pieces = fragments(bytes(self._plain[start : start + count]), self._sealer.room)
         for piece in pieces:
-            self._send_record(piece, self.way)
+            self._sealer.record(piece, self.way)
         if pieces:
             return
         self.dropped += 1
-        told = answer(bytes(self._plain[start : start + min(count, 1500)]), self._room - 1)
+        told = answer(
+            bytes(self._plain[start : start + min(count, 1500)]), self._sealer.room - 1 - PARITY_HEADER
+        )
         if told is not None and self._receiver is not None:
             self._receiver.take_packet(memoryview(told), False)
 
@@ -528,15 +470,19 @@ class DatagramLink:
     def _break_off(self, reason: str) -> None:
         """The peer has broken the rules."""
         self.engine.close()
-        self._send_flight()
-        self._closing = True
+        self._sealer.flight(self.way)
+        self._stop()
         self.reason = reason
         self._finish(End.NEGOTIATION_FAILED)
 
     def _fail(self) -> None:
-        self._closing = True
+        self._stop()
         self.reason = str(self.engine.failure)
         self._finish(End.TLS_FAILED)
+
+    def _stop(self) -> None:
+        """Take nothing and send nothing any more."""
+        self._closing = self._opener.over = True
 
     def _finish(self, end: End) -> None:
         if not self._done.done():

@@ -13,7 +13,8 @@ import select
 import socket
 from collections.abc import Callable
 
-from culvert.tls.datagram import DatagramEngine, DatagramScratch
+from culvert.tls.datagram import APPLICATION_DATA, HEADER, DatagramEngine, DatagramScratch
+from culvert.vpn.datagram.doubt import STRANGER
 from culvert.vpn.datagram.link import IDENT, DatagramLink
 from culvert.vpn.datagram.udp import Arrival, Outbox, UdpSocket, Way
 
@@ -22,6 +23,9 @@ BATCH = 16
 
 PENDING_LIMIT = 256
 """Handshakes that are under way at once: with a valid cookie each, or they would not be."""
+
+STRANGER_PAUSE = 0.05
+"""Seconds, at least, between two answers to datagrams of nobody: a client asks until it has one."""
 
 _HANDSHAKE = 22
 """How a record of a handshake begins."""
@@ -47,6 +51,7 @@ class Port:
         self._welcome: Callable[[DatagramLink], None] = lambda link: None
         self._waiting = False
         self._closed = False
+        self._told = 0.0
         self.strays = 0
         """Datagrams of no link that were no client's either."""
         self._epoll = select.epoll()
@@ -163,6 +168,8 @@ class Port:
         begin = start + self._ident
         if self._greet is None or count <= self._ident or self.buffers.arrived[begin] != _HANDSHAKE:
             self.strays += 1
+            if self.buffers.arrived[begin : begin + 3] == APPLICATION_DATA and count > self._ident + HEADER:
+                self._tell_stranger(way)
             return
         ident = bytes(self.buffers.arrived[start:begin])
         found = self._greet(begin, count - self._ident, ident + way.key(), self.buffers, self.loop.time())
@@ -177,6 +184,13 @@ class Port:
             self._welcome(link)
         else:
             self.strays += 1
+
+    def _tell_stranger(self, way: Way) -> None:
+        """Say that its datagrams are nobody's: in fewer bytes than they have, and not often."""
+        now = self.loop.time()
+        if self._greet is not None and now - self._told >= STRANGER_PAUSE:
+            self._told = now
+            self.udp.send_alone(STRANGER, way)
 
     def _hear_complaints(self) -> None:
         for complaint in self.udp.complaints():

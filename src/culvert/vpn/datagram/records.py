@@ -7,6 +7,8 @@
     ACK          the number of the piece that is missing next
     PROBE        8 bytes, and as many zeros as make the datagram as long as it is to be
     SEEN         the 8 bytes of a PROBE
+    PARITY       what a lost record is restored from (`repair`)
+    LOSS         the share of records that was lost, in 1/10000
 
 A checksum need not be computed: what has come through DTLS has not been changed on its way. The kernel that
 gets the packet is told, and completes it should the packet go out of the machine again.
@@ -29,6 +31,8 @@ class Sort(enum.IntEnum):
     ACK = 0x21
     PROBE = 0x30
     SEEN = 0x31
+    PARITY = 0x32
+    LOSS = 0x33
 
 
 PACKETS = frozenset({*range(0x40, 0x50), *range(0x60, 0x70)})
@@ -93,6 +97,8 @@ def read(record: bytes) -> tuple[Sort, Piece | int | bytes]:
         if len(record) > 1 + ECHO_LIMIT:
             raise RecordError(f"a {sort.name} of {len(record)} bytes")
         return sort, record[1:]
+    if sort in (Sort.PARITY, Sort.LOSS):
+        return sort, record
     if sort is Sort.PARTIAL or len(record) < 1 + TOKEN:
         raise RecordError(f"a {sort.name} of {len(record)} bytes")
     return sort, record[1 : 1 + TOKEN]

@@ -1,0 +1,310 @@
+"""Packets between an interface and the sessions of peers, over transports that a test looks into.
+
+A pair of sockets that keep the ends of what is written stands in for the interface.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from culvert.config import loads
+from culvert.config.vpn import Vpn
+from culvert.log import Channel, Log
+from culvert.log.lines import TextLines
+from culvert.tls.engine import Scratch
+from culvert.vpn.directory import host
+from culvert.vpn.hello import Hello
+from culvert.vpn.hub import Hub
+from culvert.vpn.session import MeetingError, Peer, Session
+from culvert.vpn.transport import FrameError, Kind
+from culvert.vpn.virtio import NO_HEADER
+
+from .packets import ipv4, tcp, virtio
+
+CONFIG = "[vpn]\naccept = 1\ncert = c\ntun = cv0\ntunAddress = 10.9.0.1\ntunPool = 10.9.0.0/24\n"
+
+
+class Way:
+    """A transport that keeps what it is given."""
+
+    name = "memory"
+    offload = True
+    path_mtu = None
+    worn = False
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self.busy = False
+        self.packets: list[bytes] = []
+        self.messages: list[tuple[Kind, bytes]] = []
+        self.end = ""
+
+    def send_message(self, kind: Kind, body: bytes) -> None:
+        self.messages.append((kind, body))
+
+    def send_packet(self, start: int, count: int, offloaded: bool) -> None:
+        first = start - 10 if offloaded else start
+        self.packets.append(bytes(self._scratch.received[first : start + count]))
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.end = self.end or "closed"
+
+    def abort(self, reason: str) -> None:
+        self.end = self.end or reason
+
+
+class Host:
+    """The part that a test plays: it gives each session the address that its HELLO asks for."""
+
+    def __init__(self) -> None:
+        self.left: list[Session] = []
+
+    def begin(self, session: Session) -> None:
+        pass
+
+    def meet(self, session: Session, hello: Hello) -> None:
+        if not hello.own:
+            raise MeetingError("nobody without an address")
+
+    def leave(self, session: Session) -> None:
+        self.left.append(session)
+
+
+class World:
+    """A hub with its interface."""
+
+    def __init__(self, options: str = "") -> None:
+        config = loads(CONFIG + options, "vpn.conf").services[0].vpn
+        assert isinstance(config, Vpn)
+        self.scratch = Scratch()
+        self.refused: list[str] = []
+        self.hub = Hub(config, self.scratch, self._refuse)
+        self.hub.local.put(host(ipaddress.ip_address("10.9.0.1")), True)
+        self.kernel, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.kernel.setblocking(False)
+        inner.setblocking(False)
+        self.inner = inner
+        self.part = Host()
+        self.hub.open(inner.fileno())
+
+    def _refuse(self, reason: str, text: str, log: Channel | None = None) -> None:
+        self.refused.append(reason)
+
+    def peer(self, address: str | None = None, keepalive: float | None = None) -> tuple[Session, Way]:
+        """A peer that has met this end, and has this address."""
+        way = Way(self.scratch)
+        log = Log([], TextLines()).channel(loads(CONFIG, "x").options.debug, "vpn")
+        session = self.hub.session(self.part, way, Peer(address or "stranger"), log)
+        session.begin(keepalive)
+        if address is not None:
+            own = ipaddress.ip_address(address)
+            session.take_message(Kind.HELLO, Hello(own=(own,)).encode())
+            self.hub.permit(session, [host(own)])
+        return session, way
+
+    async def give(self, *packets: bytes) -> None:
+        """What the kernel hands to the interface, and a turn of the loop to take it."""
+        for packet in packets:
+            self.kernel.send(packet)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def taken(self) -> list[bytes]:
+        """What the interface was given."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self.kernel.recv(1 << 17))
+        return found
+
+    def close(self) -> None:
+        for session in tuple(self.hub.sessions):
+            session.ended("")
+        self.hub.close()
+        self.kernel.close()
+        self.inner.close()
+
+
+def play(story: Callable[[World], Awaitable[None]], options: str = "") -> None:
+    """A story of packets, in a loop of its own."""
+
+    async def run() -> None:
+        world = World(options)
+        try:
+            await asyncio.wait_for(story(world), 10)
+        finally:
+            world.close()
+
+    asyncio.run(run())
+
+
+ICMP = ipv4(b"abcdefgh", source="10.9.0.1", to="10.9.0.2")
+SEGMENT = virtio(start=20, offset=16) + ipv4(tcp(b"x"), protocol=6, source="10.9.0.1", to="10.9.0.2")
+
+
+def test_a_packet_goes_to_whom_its_destination_is() -> None:
+    async def story(world: World) -> None:
+        (_, two), (_, three) = world.peer("10.9.0.2"), world.peer("10.9.0.3")
+        await world.give(NO_HEADER + ICMP, SEGMENT)
+        assert (two.packets, three.packets) == ([ICMP, SEGMENT], [])
+        await world.give(NO_HEADER + ipv4(source="10.9.0.1", to="10.9.0.77"))
+        assert world.hub.tally.unroutable == 1
+
+    play(story)
+
+
+def test_with_one_peer_the_interface_waits_while_the_link_is_busy() -> None:
+    async def story(world: World) -> None:
+        session, way = world.peer("10.9.0.2")
+        way.busy = True
+        await world.give(NO_HEADER + ICMP)  # this one was read before that was known
+        await world.give(NO_HEADER + ICMP)
+        assert way.packets == []
+        way.busy = False
+        session.ready_again()
+        await world.give()
+        assert way.packets == [ICMP]
+
+    play(story)
+
+
+def test_with_several_a_busy_link_holds_up_nobody_else() -> None:
+    async def story(world: World) -> None:
+        (_, two), (_, three) = world.peer("10.9.0.2"), world.peer("10.9.0.3")
+        two.busy = True
+        other = ipv4(source="10.9.0.1", to="10.9.0.3")
+        await world.give(NO_HEADER + ICMP, NO_HEADER + other)
+        assert (two.packets, three.packets) == ([], [other])
+        assert world.hub.tally.busy == 1
+
+    play(story)
+
+
+def test_what_a_peer_may_send_reaches_the_interface() -> None:
+    async def story(world: World) -> None:
+        session, _ = world.peer("10.9.0.2")
+        packet = ipv4(tcp(b"x"), protocol=6)
+        session.take_packet(memoryview(packet), False)
+        session.take_packet(memoryview(virtio(start=20, offset=16) + packet), True)
+        assert world.taken() == [NO_HEADER + packet, virtio(start=20, offset=16) + packet]
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "reason"),
+    [
+        ("10.9.0.3", "10.9.0.1", "spoofed packet"),
+        ("192.0.2.1", "10.9.0.1", "spoofed packet"),
+        ("10.9.0.2", "10.9.0.3", "stray packet"),
+        ("10.9.0.2", "192.0.2.1", "stray packet"),
+    ],
+)
+def test_what_a_peer_may_not_send_goes_nowhere(source: str, to: str, reason: str) -> None:
+    async def story(world: World) -> None:
+        (session, _), _ = world.peer("10.9.0.2"), world.peer("10.9.0.3")
+        session.take_packet(memoryview(ipv4(source=source, to=to)), False)
+        assert (world.taken(), world.refused) == ([], [reason])
+
+    play(story)
+
+
+def test_peers_reach_one_another_where_they_may() -> None:
+    async def story(world: World) -> None:
+        (session, _), _ = world.peer("10.9.0.2"), world.peer("10.9.0.3")
+        session.take_packet(memoryview(ipv4(source="10.9.0.2", to="10.9.0.3")), False)
+        assert len(world.taken()) == 1
+
+    play(story, "tunClientToClient = yes\n")
+
+
+def test_what_was_permitted_ends_with_who_had_it() -> None:
+    async def story(world: World) -> None:
+        (two, _), (three, _) = world.peer("10.9.0.2"), world.peer("10.9.0.3")
+        packet = memoryview(ipv4(source="10.9.0.2", to="10.9.0.3"))
+        two.take_packet(packet, False)
+        three.ended("")
+        two.take_packet(packet, False)
+        assert (len(world.taken()), world.refused) == (1, ["stray packet"])
+        assert world.part.left == [three]
+
+    play(story, "tunClientToClient = yes\n")
+
+
+def test_an_interface_that_was_removed_is_told_once() -> None:
+    async def story(world: World) -> None:
+        lost: list[OSError] = []
+        world.hub.on_lost = lost.append
+        reader, writer = os.pipe()
+        os.dup2(writer, world.inner.fileno())  # nothing can be read there
+        world.hub.pump()
+        world.hub.pump()
+        os.close(reader)
+        os.close(writer)
+        assert len(lost) == 1
+
+    play(story)
+
+
+# --- sessions ---
+
+
+def test_a_probe_is_answered_with_its_body() -> None:
+    async def story(world: World) -> None:
+        session, way = world.peer("10.9.0.2")
+        session.take_message(Kind.PING, b"abc")
+        assert way.messages == [(Kind.PONG, b"abc")]
+
+    play(story)
+
+
+def test_who_cannot_be_met_is_told_why() -> None:
+    async def story(world: World) -> None:
+        session, way = world.peer()
+        session.take_message(Kind.HELLO, Hello().encode())
+        assert (way.messages, way.end) == ([(Kind.BYE, b"nobody without an address")], "closed")
+        session.ended("")
+        assert world.part.left == []
+
+    play(story)
+
+
+def test_a_second_hello_is_a_fault() -> None:
+    async def story(world: World) -> None:
+        session, _ = world.peer("10.9.0.2")
+        with pytest.raises(FrameError, match="a second HELLO"):
+            session.take_message(Kind.HELLO, Hello().encode())
+
+    play(story)
+
+
+def test_silence_is_probed_and_ends_the_link_in_time() -> None:
+    async def story(world: World) -> None:
+        _, way = world.peer("10.9.0.2", keepalive=0.05)
+        while not way.end:
+            await asyncio.sleep(0.01)
+        assert way.messages == [(Kind.PING, b"")] * 3
+        assert way.end == "no sign of life for 0.2 s"
+
+    play(story)
+
+
+def test_any_sign_of_life_keeps_the_link() -> None:
+    async def story(world: World) -> None:
+        session, way = world.peer("10.9.0.2", keepalive=0.05)
+        for _ in range(10):
+            await asyncio.sleep(0.03)
+            session.take_message(Kind.PONG, b"")
+        assert not way.end
+
+    play(story)
