@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from culvert.control import Request
 from culvert.generation import Generation
 
 from .generations import Loader, service
@@ -83,4 +84,5 @@ def test_another_level_of_the_log_is_told_and_no_reason_to_end(loader: Loader) -
     first = loader.build("workers = 1\n" + vpn())
     second = loader.build("workers = 1\ndebug = 4\n" + vpn("debug = 6\n"), first)
     assert first.posts.heir(1, second.posts) == 1
-    assert second.posts.words(1) == [b"level: 4", b"level: 6 vpn"]
+    told = [Request.decode(word) for word in second.posts.words(1)]
+    assert [(one.level, one.service) for one in told] == [(4, None), (6, "vpn")]

@@ -29,6 +29,7 @@ TELLS = {
     **dict.fromkeys(
         ("error", "warning", "critical", "single", "BackendError", "ConnectError", "TlsError"), 0
     ),
+    **dict.fromkeys(("DeviceError", "NetworkError", "MeetingError", "RefusedByServerError"), 0),
     **dict.fromkeys(("NoRoomError", "RefusedError", "OcspError", "Finding"), 1),
     "_refuse": 2,
 }
