@@ -18,6 +18,7 @@ from culvert.responder import ResponderClient
 from culvert.revocation import Revocation
 from culvert.shared import Shared
 from culvert.stream import End
+from culvert.tally import Cell
 from culvert.targets import Endpoint
 from culvert.tls.datagram import DatagramScratch
 from culvert.tls.datagram_context import DatagramContext
@@ -55,8 +56,10 @@ class Datagrams:
 
     def listen(self, sockets: Iterable[socket.socket], welcome: Callable[[DatagramLink], None]) -> None:
         """Take datagrams: `welcome` gets the link of each client that has shown its cookie."""
+        strays = self.shared.counters.row[Cell.VPN_STRAYS : Cell.VPN_STRAYS + 1]
         for sock in sockets:
             port = Port(sock.dup(), self.buffers, self.shared.readiness.loop)
+            port.count_strays(strays)
             port.listen(self.context.greet, welcome)
             self._ports.append(port)
 
@@ -77,7 +80,7 @@ class Datagrams:
 
     def lines(self) -> list[str]:
         """What came that was nobody's, for the list of connections."""
-        strays = sum(port.strays for port in self._ports)
+        strays = self.shared.counters.row[Cell.VPN_STRAYS]
         return [f"Service [{self.shared.config.name}]: {strays} stray datagram(s)"] if strays else []
 
 
@@ -206,4 +209,6 @@ class Association(Connection):
 
     def _moved(self, way: Way) -> None:
         before, self.peer = self.peer, show(way.peer)
+        if self._shared.tunnel is not None:
+            self._shared.tunnel.hub.tally.moved()
         self.log.notice(f"VPN: {before} is at {self.peer} now")

@@ -34,7 +34,7 @@ from culvert.securing import Securing
 from culvert.shared import Shared
 from culvert.spawn import Program
 from culvert.stream import End, Stream
-from culvert.summary import Summary
+from culvert.summary import Summary, tell_end
 from culvert.tally import Cell
 from culvert.targets import Endpoint
 from culvert.terminal import UNHEARD, Terminal
@@ -43,6 +43,8 @@ from culvert.tls.failure import TlsError
 from culvert.transparent import route
 from culvert.vpn.datagram.link import DatagramLink
 from culvert.vpn.stream_link import StreamLink
+
+VpnLink = StreamLink | DatagramLink
 
 WITH_WORKER = "with its worker"
 """Why a connection ends that nobody has ended by itself."""
@@ -105,7 +107,7 @@ class Connection:
         self._leave: Callable[[Endpoint], None] | None = None
         self._target = "the target"
         self._asked = 0.0
-        self._relay: Relay | StreamLink | DatagramLink | None = None
+        self._relay: Relay | VpnLink | None = None
         self._program: Program | None = None
         self.parting = False
         """Whether it was told to end, and its peers are told."""
@@ -200,6 +202,11 @@ class Connection:
     def sent(self) -> tuple[int, int]:
         """Bytes handed on so far: to the TLS side, and to the plain side."""
         return (self._relay.sent_to_tls, self._relay.sent_to_plain) if self._relay is not None else (0, 0)
+
+    @property
+    def vpn(self) -> VpnLink | None:
+        """The link of a VPN that it has become."""
+        return None if isinstance(self._relay, Relay) else self._relay
 
     @property
     def carrying(self) -> bool:
@@ -397,7 +404,9 @@ class Connection:
             if end not in (End.CLOSED, End.LEFT, End.SILENT):
                 self._program.signal(signal.SIGHUP)  # its other end is gone, as a terminal would tell it
         if relay is not None:
-            self._log_end(relay, end)
+            if relay.reason is not None and end in (End.TLS_FAILED, End.RESET, End.NEGOTIATION_FAILED):
+                self._shared.failed(self.peer, end, relay.reason)
+            tell_end(self.log, end, self.peer, relay.reason)
             counters.truncated += relay.truncated
         counters.ended[end.value] += 1
         unnoticed = self._presence.settle()
@@ -418,7 +427,8 @@ class Connection:
         if log.enabled(level if log.structured else detailed):
             duration = self._shared.readiness.loop.time() - self.started
             detail = self._detail or (relay.reason if relay is not None else None)
-            summary = Summary(self.peer, self.target, end, detail, duration, sent, self._securing)
+            addresses = self.vpn.addresses if self.vpn is not None else ()
+            summary = Summary(self.peer, self.target, end, detail, duration, sent, self._securing, addresses)
             if log.structured:
                 fields = summary.fields()
             else:
@@ -427,21 +437,6 @@ class Connection:
         verb = "closed" if orderly else "reset"
         line = f"Connection {verb}: {sent[0]} byte(s) sent to TLS, {sent[1]} byte(s) sent to socket"
         log.write(level, line, fields)
-
-    def _log_end(self, relay: Relay | StreamLink | DatagramLink, end: End) -> None:
-        if relay.reason is not None and end in (End.TLS_FAILED, End.RESET, End.NEGOTIATION_FAILED):
-            self._shared.failed(self.peer, end, relay.reason)
-        match end:
-            case End.NEGOTIATION_FAILED:
-                self.log.error(f"VPN: {self.peer}: {relay.reason}")
-            case End.TLS_FAILED:
-                self.log.error(f"SSL_read: {relay.reason}")
-            case End.RESET:
-                self.log.error(relay.reason or "Connection reset")
-            case End.IDLE:
-                self.log.info("TIMEOUTidle exceeded: sending reset")
-            case End.UNANSWERED:
-                self.log.info(f"{relay.reason or 'TIMEOUTclose exceeded'}: closing")
 
     async def _close_streams(self, end: End) -> None:
         reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED, End.REFUSED)

@@ -8,6 +8,9 @@ from culvert.connection import Connection
 def line(connection: Connection, now: float) -> str:
     """One line for the log; `now` is the event loop's time."""
     state = "open" if connection.carrying else "being set up"
+    vpn = connection.vpn
+    if vpn is not None and vpn.addresses:
+        state = f"VPN {', '.join(map(str, vpn.addresses))} over {vpn.name}"
     to_tls, to_plain = connection.sent
     return (
         f"Service [{connection.service}] connection [{connection.ident}] from {connection.peer}: {state}, "
@@ -21,6 +24,7 @@ def facts(connection: Connection, now: float) -> dict[str, object]:
     if connection.carrying and engine is not None:
         tls = {"version": engine.version, "cipher": engine.cipher[0], "group": engine.group}
     to_tls, to_plain = connection.sent
+    vpn = connection.vpn
     return {
         "id": connection.ident,
         "service": connection.service,
@@ -32,4 +36,5 @@ def facts(connection: Connection, now: float) -> dict[str, object]:
         "to_plain": to_plain,
         "sni": connection.server_name,
         "tls": tls,
+        "vpn": None if vpn is None else {"transport": vpn.name, "addresses": [*map(str, vpn.addresses)]},
     }

@@ -96,6 +96,10 @@ class Counters:
         self.unreached = Family(tally, "unreached")
         self._agreed: dict[tuple[str, str, str], tuple[int, ...]] = {}
 
+    def family(self, name: str) -> Family:
+        """The counts of a family of labels that only some services have."""
+        return Family(self._tally, name)
+
     def negotiated(self, version: str, cipher: str, group: str) -> None:
         """Count what a handshake has come to."""
         agreed = (version, cipher, group)

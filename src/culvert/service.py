@@ -48,6 +48,7 @@ from culvert.vpn.datagram.link import DatagramLink
 from culvert.vpn.datagram.uplink import DatagramRedial
 from culvert.vpn.hub import Hub
 from culvert.vpn.redial import Redial
+from culvert.vpn.tally import Tally as VpnTally
 from culvert.vpn.tunnel import Tunnel
 
 BY_ADMIN = "over the admin endpoint"
@@ -110,7 +111,7 @@ def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters
     refusals = Refusals(log, counters, loop.time)
     tunnel = None
     if config.vpn is not None:
-        hub = Hub(config.vpn, surroundings.scratch, refusals.refuse)
+        hub = Hub(config.vpn, surroundings.scratch, refusals.refuse, VpnTally(counters))
         tunnel = Tunnel(config, hub, surroundings.readiness, log)
     return Shared(
         config,
@@ -413,7 +414,7 @@ class RunningService:
                 return self._launch(Association(datagrams, None, self._ident()))
             return self._launch(Connection(self._shared, None, None, self._ident()))
 
-        redial = DatagramRedial(launch, self._log)
+        redial = DatagramRedial(launch, self._log, on_fallback=tunnel.hub.tally.fell_back)
         tunnel.on_met, tunnel.on_due = redial.met, redial.renew
         await redial.run()
 

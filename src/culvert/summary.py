@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-from culvert.log import Fields
+from culvert.config.vpn import IpAddress
+from culvert.log import Channel, Fields
 from culvert.securing import Securing
 from culvert.stream import End
 from culvert.tls.names import subject
@@ -29,12 +30,15 @@ class Summary:
     duration: float
     sent: tuple[int, int]
     securing: Securing
+    addresses: tuple[IpAddress, ...] = ()
+    """The peer's in a VPN."""
 
     def fields(self) -> Fields:
         """All of it by name; None where there is nothing to tell."""
         return {
             "peer": self.peer,
             "target": self.target,
+            "vpn": " ".join(map(str, self.addresses)) or None,
             **_of_tls(self.securing),
             "sent_to_tls": self.sent[0],
             "sent_to_socket": self.sent[1],
@@ -51,6 +55,21 @@ class Summary:
             if value is not None and name not in TOLD_BEFORE
         )
         return "Connection summary: " + " ".join(shown)
+
+
+def tell_end(log: Channel, end: End, peer: str, reason: str | None) -> None:
+    """The line of its own that the end of what was carried has, if it has one; `reason` is the relay's."""
+    match end:
+        case End.NEGOTIATION_FAILED:
+            log.error(f"VPN: {peer}: {reason}")
+        case End.TLS_FAILED:
+            log.error(f"SSL_read: {reason}")
+        case End.RESET:
+            log.error(reason or "Connection reset")
+        case End.IDLE:
+            log.info("TIMEOUTidle exceeded: sending reset")
+        case End.UNANSWERED:
+            log.info(f"{reason or 'TIMEOUTclose exceeded'}: closing")
 
 
 def _of_tls(securing: Securing) -> Fields:

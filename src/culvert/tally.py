@@ -59,6 +59,8 @@ class Cell(enum.IntEnum):
     STOPPING = 4
     RELOADS_DUE = 5
     """How many reloads will have worked or failed once those that were asked for are over."""
+    VPN_PEERS_TLS = 6
+    VPN_PEERS_DTLS = 7
 
     ACCEPTED = GAUGES
     HANDSHAKES = GAUGES + 1
@@ -74,6 +76,13 @@ class Cell(enum.IntEnum):
 
     HANDSHAKE_TIME = GAUGES + 16
     CONNECT_TIME = GAUGES + 16 + _HISTOGRAM
+
+    VPN_PACKETS_TO_TLS = GAUGES + 16 + 2 * _HISTOGRAM
+    VPN_PACKETS_TO_PLAIN = VPN_PACKETS_TO_TLS + 1
+    VPN_REFUSED = VPN_PACKETS_TO_TLS + 2
+    VPN_FALLBACKS = VPN_PACKETS_TO_TLS + 3
+    VPN_MOVES = VPN_PACKETS_TO_TLS + 4
+    VPN_STRAYS = VPN_PACKETS_TO_TLS + 5
 
 
 class Names:

@@ -152,9 +152,12 @@ def test_the_list_tells_who_is_where(vpn: Vpn) -> None:
     server = vpn.log("server")
     mark = server.log.mark()
     server.send_signal(signal.SIGUSR2)
-    server.await_log(r"VPN cvs0: \d+ packet\(s\) and \d+ byte\(s\) in, .* 2 peer\(s\) met", since=mark)
+    server.await_log(r"VPN cvs0: \d+ packet\(s\) and \d+ byte\(s\) in, .*met: 2 tls; 0 refused", since=mark)
     server.await_log(r"VPN cvs0: 10\.9\.0\.10/32 is 10\.78\.1\.2:\d+ over TLS", since=mark)
-    server.await_log(r"Service \[vpn\] connection \[\d+\] from 10\.78\.1\.2:\d+: open", since=mark)
+    server.await_log(
+        r"Service \[vpn\] connection \[\d+\] from 10\.78\.1\.2:\d+: VPN 10\.9\.0\.10, .* over TLS, ",
+        since=mark,
+    )
 
 
 def test_the_powers_that_are_left(vpn: Vpn) -> None:

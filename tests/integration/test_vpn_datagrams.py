@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from .admin_client import Admin
 from .harness import Culvert, eventually, require
 from .vpn_world import OUTER, VpnWorld, running
 
@@ -126,7 +127,8 @@ def test_packets_are_as_long_as_the_way_carries(world: VpnWorld, server: Culvert
 
 def test_where_udp_is_dropped_tls_is_used(world: VpnWorld, server: Culvert) -> None:
     require("iptables")
-    client = world.client("beta", CLIENT)
+    admin = Admin(world.folder / "fallback")
+    client = world.client("beta", CLIENT, f"admin = {admin.at}\n")
     host = world.hosts["beta"]
     host.run(f"iptables -A OUTPUT -p udp --dport {PORT} -j DROP")
     started = time.monotonic()
@@ -135,6 +137,8 @@ def test_where_udp_is_dropped_tls_is_used(world: VpnWorld, server: Culvert) -> N
         client.await_log("over TLS")
         assert time.monotonic() - started < 15
         assert world.pings("beta", OURS)
+        assert admin.metric("culvert_vpn_fallbacks_total", service="vpn") == 1
+        assert admin.metric("culvert_vpn_peers", service="vpn", transport="tls") == 1
     host.run(f"iptables -D OUTPUT -p udp --dport {PORT} -j DROP")
 
 

@@ -5,6 +5,7 @@ Every label is a name of the configuration, or a word of Culvert's or OpenSSL's 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 
@@ -21,6 +22,7 @@ from culvert.stream import End
 from culvert.tally import Cell
 from culvert.tls.failure import Cause
 from culvert.version import __version__
+from culvert.vpn.tally import DROPPED, MET, REPLACED, Carrier, Drop, Replacement
 
 Samples = list[tuple[tuple[str, ...], int]]
 """The values of the labels behind the service, and the number."""
@@ -43,10 +45,24 @@ _FAMILIES = (
     ("culvert_tls_ciphers", "Handshakes by cipher suite", "cipher", "cipher"),
     ("culvert_tls_groups", "Handshakes by key exchange group", "group", "group"),
 )
+_VPN_NUMBERS = (
+    ("culvert_vpn_peers_refused", "Proven peers of a VPN that did not fit", Cell.VPN_REFUSED),
+    ("culvert_vpn_fallbacks", "Attempts of a VPN over UDP that did not get through", Cell.VPN_FALLBACKS),
+    ("culvert_vpn_peer_moves", "Peers of a VPN that came from another address", Cell.VPN_MOVES),
+    ("culvert_vpn_stray_datagrams", "Datagrams that were no peer's", Cell.VPN_STRAYS),
+)
+_VPN_FAMILIES = (
+    ("culvert_vpn_peers_met", "Peers of a VPN that were met", "transport", MET),
+    ("culvert_vpn_links_replaced", "Links of a VPN that a newer one took the place of", "by", REPLACED),
+    ("culvert_vpn_packets_dropped", "Packets of a VPN that went no further", "reason", DROPPED),
+)
 _KNOWN = {
     "ended": tuple(end.value for end in End),
     "failure": tuple(cause.value for cause in Cause),
     "unreached": tuple(cause.name.lower() for cause in Unreached),
+    MET: tuple(carrier.value for carrier in Carrier),
+    REPLACED: tuple(kind.value for kind in Replacement),
+    DROPPED: tuple(drop.value for drop in Drop),
 }
 """Labels that are shown before they are counted: a rate sees no step from nothing to one."""
 
@@ -93,6 +109,7 @@ class Exposition(Collector):
         )
         for name, text, cell in _HISTOGRAMS:
             yield _histogram(name, text, view, cell)
+        yield from _vpns(view)
         yield from _targets(view)
         yield _expiry(view)
 
@@ -163,6 +180,27 @@ def _histogram(name: str, text: str, view: View, cell: Cell) -> Metric:
         ]
         metric.add_metric([one.name], buckets, found.seconds)
     return metric
+
+
+def _vpns(view: View) -> Iterator[Metric]:
+    """What only VPNs count."""
+    found = tuple(one for one in view.services if one.prepared.config.vpn is not None)
+    view = dataclasses.replace(view, services=found)
+    peers = GaugeMetricFamily("culvert_vpn_peers", "Peers that are there", labels=["service", "transport"])
+    for one in found:
+        for carrier, number in one.vpn_peers.items():
+            peers.add_metric([one.name, carrier], number)
+    yield peers
+    yield _counter("culvert_vpn_packets", "Packets of a VPN, by where they went", view, _packets, "side")
+    for name, text, label, family in _VPN_FAMILIES:
+        yield _counter(name, text, view, functools.partial(_family, family), label)
+    for name, text, cell in _VPN_NUMBERS:
+        yield _counter(name, text, view, functools.partial(_number, cell))
+
+
+def _packets(one: ServiceView) -> Samples:
+    to_tls, to_plain = one.number(Cell.VPN_PACKETS_TO_TLS), one.number(Cell.VPN_PACKETS_TO_PLAIN)
+    return [(("tls",), to_tls), (("plain",), to_plain)]
 
 
 def _targets(view: View) -> Iterator[Metric]:

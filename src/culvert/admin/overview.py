@@ -15,6 +15,7 @@ from culvert.service import Prepared
 from culvert.tally import Cell, Reading
 from culvert.tls.lifetime import Lifetime
 from culvert.version import __version__
+from culvert.vpn.tally import DROPPED, MET, REPLACED, Carrier
 
 DAEMON = ""
 """The name of the daemon's own tally: no service can have it."""
@@ -53,6 +54,14 @@ class ServiceView:
     def number(self, cell: Cell) -> int:
         """A number of all processes together."""
         return self.reading.totals[cell]
+
+    @property
+    def vpn_peers(self) -> dict[str, int]:
+        """How many peers a VPN has at present over each transport."""
+        return {
+            Carrier.TLS.value: self.number(Cell.VPN_PEERS_TLS),
+            Carrier.DTLS.value: self.number(Cell.VPN_PEERS_DTLS),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +183,7 @@ def _service_document(one: ServiceView) -> dict[str, object]:
         "bytes": {"to_tls": one.number(Cell.SENT_TO_TLS), "to_plain": one.number(Cell.SENT_TO_PLAIN)},
         "truncated": one.number(Cell.TRUNCATED),
         "redirected": one.number(Cell.REDIRECTED),
+        "vpn": None if config.vpn is None else _vpn_document(one, config.vpn.device),
         "connects": {"failures": reading.family("unreached"), "time": _histogram(reading, Cell.CONNECT_TIME)},
         "targets": [
             {"target": t.target, "addresses": t.addresses, "usable": t.usable, "live": t.live}
@@ -183,6 +193,24 @@ def _service_document(one: ServiceView) -> dict[str, object]:
             {"subject": c.subject, "expires": int(c.expires.timestamp()), "days": c.days}
             for c in certificates(one.prepared)
         ],
+    }
+
+
+def _vpn_document(one: ServiceView, device: str) -> dict[str, object]:
+    return {
+        "interface": device,
+        "peers": one.vpn_peers,
+        "met": one.reading.family(MET),
+        "refused": one.number(Cell.VPN_REFUSED),
+        "replaced": one.reading.family(REPLACED),
+        "moves": one.number(Cell.VPN_MOVES),
+        "fallbacks": one.number(Cell.VPN_FALLBACKS),
+        "packets": {
+            "to_tls": one.number(Cell.VPN_PACKETS_TO_TLS),
+            "to_plain": one.number(Cell.VPN_PACKETS_TO_PLAIN),
+        },
+        "dropped": one.reading.family(DROPPED),
+        "stray_datagrams": one.number(Cell.VPN_STRAYS),
     }
 
 

@@ -80,7 +80,7 @@ class ClientPart:
         for network in (*map(host, hello.own), *accepted, *(one.network for one in config.addresses)):
             session.sources.put(network, session)
         self._hub.changed()
-        self._hub.tally.met += 1
+        session.addresses = hello.own
         session.log.notice(
             f"VPN: this end has {listed(one.ip for one in self._addresses)}, {session.peer.shown} has "
             f"{listed(hello.own)}, over {session.transport.name} with packets up to {self.mtu} bytes"
@@ -88,6 +88,7 @@ class ClientPart:
             + (f"; not accepted: {listed(refused)}" if refused else "")
         )
         if before is not None:
+            self._hub.tally.replaced(before.transport.name, session.transport.name)
             before.part("a newer link takes its place")
         self.on_met()
 

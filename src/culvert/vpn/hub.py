@@ -22,7 +22,7 @@ from culvert.log import Channel
 from culvert.tls.engine import Scratch
 from culvert.vpn.directory import Directory
 from culvert.vpn.session import Part, Peer, Session
-from culvert.vpn.tally import Tally
+from culvert.vpn.tally import IN, OUT, Drop, Tally
 from culvert.vpn.transport import HEADROOM, PACKET_LIMIT, VIRTIO, Transport
 from culvert.vpn.virtio import NO_HEADER, PacketError, inspect
 
@@ -48,9 +48,9 @@ class Refuse(Protocol):
 class Hub:
     """The interface's descriptor and the sessions. `open` it once there is an interface."""
 
-    def __init__(self, config: Vpn, scratch: Scratch, refuse: Refuse) -> None:
+    def __init__(self, config: Vpn, scratch: Scratch, refuse: Refuse, tally: Tally) -> None:
         self.config = config
-        self.tally = Tally()
+        self.tally = tally
         self.sessions: set[Session] = set()
         self.directory: Directory[Session | None] = Directory()
         """Whose packets with these destinations are; None has nobody's."""
@@ -84,9 +84,19 @@ class Hub:
         self.sessions.add(session)
         return session
 
+    def met(self, session: Session) -> None:
+        self.tally.met(session.transport.name)
+
+    def refused(self, session: Session) -> None:
+        self.tally.refused()
+
+    def dropped(self, why: Drop, number: int) -> None:
+        self.tally.drop(why, number)
+
     def forget(self, session: Session) -> None:
-        """A session is over."""
         self.sessions.discard(session)
+        if session.hello is not None:
+            self.tally.left(session.transport.name)
         self.directory.remove(session)
         self.changed()
         self.resume()
@@ -162,14 +172,14 @@ class Hub:
             destination = received[HEADROOM + 24 : HEADROOM + 40]
         session = self.directory.find(bytes(destination))
         if session is None or not 0 < count <= PACKET_LIMIT:
-            tally.unroutable += 1
+            tally.drop(Drop.UNROUTABLE)
             return None
         transport = session.transport
         if transport.busy:
-            tally.busy += 1
+            tally.drop(Drop.BUSY)
             return transport
-        tally.packets_out += 1
-        tally.bytes_out += count
+        tally.packets[OUT] += 1
+        tally.octets[OUT] += count
         # As `virtio.is_whole`, in place: a checksum to complete, or segments to be cut.
         offloaded = bool(received[HEADROOM - VIRTIO] & 1 or received[HEADROOM - VIRTIO + 1])
         transport.send_packet(HEADROOM, count, offloaded)
@@ -183,32 +193,32 @@ class Hub:
         try:
             source, destination = inspect(frame, offloaded)
         except PacketError as error:
-            tally.malformed += 1
+            tally.drop(Drop.MALFORMED)
             self._refuse("malformed packet", f"VPN: {session.peer.shown} sent {error}", session.log)
             return
         if source + destination not in session.passed and not self._permitted(session, source, destination):
             return
-        tally.packets_in += 1
-        tally.bytes_in += len(frame)
+        tally.packets[IN] += 1
+        tally.octets[IN] += len(frame)
         try:
             if offloaded:
                 os.write(self._fd, frame)
             else:
                 os.writev(self._fd, (NO_HEADER, frame))
         except OSError:  # taken down by somebody, or a segmentation that this kernel does not know
-            tally.malformed += 1
+            tally.drop(Drop.MALFORMED)
 
     def _permitted(self, session: Session, source: bytes, destination: bytes) -> bool:
         """Whether the peer may send from here to there; told in the log where it may not."""
         if session.sources.find(source) is None:
-            self.tally.spoofed += 1
+            self.tally.drop(Drop.SPOOFED)
             text = f"VPN: {session.peer.shown} sent from {_shown(source)}, which is not its address: dropped"
             self._refuse("spoofed packet", text, session.log)
             return False
         if self.local.find(destination) is None and not (
             self.config.between_clients and self.directory.find(destination) is not None
         ):
-            self.tally.strayed += 1
+            self.tally.drop(Drop.STRAYED)
             text = f"VPN: {session.peer.shown} sent to {_shown(destination)}, which is not for it: dropped"
             self._refuse("stray packet", text, session.log)
             return False

@@ -73,14 +73,13 @@ class ServerPart:
         try:
             grant = self._leases.grant(session, session.peer.names, hello)
         except RefusedByServerError as error:
-            self._hub.tally.refused += 1
             raise MeetingError(str(error)) from None
         accepted, refused = self._take_routes(session, hello, grant.routes, grant.replaced)
         self._hub.permit(session, [*map(host, grant.addresses), *grant.routes, *accepted])
         if not hello.udp:
             self._limit()
         session.say(self._answer(session, grant.addresses, grant.lease))
-        self._hub.tally.met += 1
+        session.addresses = tuple(grant.addresses)
         behind = [*grant.routes, *accepted]
         session.log.notice(
             f"VPN: {session.peer.shown} has {listed(grant.addresses)} over {session.transport.name}"
@@ -88,6 +87,7 @@ class ServerPart:
             + (f"; not accepted: {listed(refused)}" if refused else "")
         )
         if grant.replaced is not None:
+            self._hub.tally.replaced(grant.replaced.transport.name, session.transport.name)
             grant.replaced.part("a newer link takes its place")
 
     def path_changed(self, session: Session) -> None:

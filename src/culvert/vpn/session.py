@@ -14,6 +14,7 @@ from culvert.config.vpn import IpAddress
 from culvert.log import Channel
 from culvert.vpn.directory import Directory
 from culvert.vpn.hello import Hello, decode
+from culvert.vpn.tally import Drop
 from culvert.vpn.transport import FrameError, Kind, Transport
 
 MISSES = 3
@@ -70,8 +71,17 @@ class Owner(Protocol):
     def resume(self) -> None:
         """A transport has room again, or it is time to look whether a session is due to be renewed."""
 
+    def met(self, session: Session) -> None:
+        """A session has been met."""
+
+    def refused(self, session: Session) -> None:
+        """Its peer does not fit, and is told so."""
+
+    def dropped(self, why: Drop, number: int) -> None:
+        """Packets could not be carried, or were none."""
+
     def forget(self, session: Session) -> None:
-        """A session is over."""
+        """A session is over, met or not."""
 
 
 class MeetingError(Exception):
@@ -103,8 +113,9 @@ class Session:
         """Sources and destinations, one behind the other, that were found to be permitted."""
         self.hello: Hello | None = None
         """The peer's."""
+        self.addresses: tuple[IpAddress, ...] = ()
+        """The peer's in the VPN, once it was met."""
         self.over = False
-        self.packets_in = self.packets_out = 0
         self._heard = False
         self._misses = 0
         self._keepalive: float | None = None
@@ -155,6 +166,9 @@ class Session:
     def ready_again(self) -> None:
         self._owner.resume()
 
+    def dropped(self, why: Drop, number: int = 1) -> None:
+        self._owner.dropped(why, number)
+
     def ended(self, reason: str) -> None:
         if self.over:
             return
@@ -175,9 +189,11 @@ class Session:
             self._part.meet(self, self.hello)
         except MeetingError as error:
             self.hello = None
+            self._owner.refused(self)
             self.log.error(f"VPN: {self.peer.shown} is refused: {error}")
             self.part(str(error))
             return
+        self._owner.met(self)
         if self._timer is not None:
             self._timer.cancel()
         self._watch()

@@ -14,6 +14,7 @@ import errno
 import socket
 from typing import Protocol
 
+from culvert.config.vpn import IpAddress
 from culvert.errors import os_reason
 from culvert.readiness import Interest, Readiness
 from culvert.stream import End, Stream
@@ -112,6 +113,11 @@ class StreamLink:
         with contextlib.suppress(OSError):
             return self._stream.getsockopt(level, option)
         return None
+
+    @property
+    def addresses(self) -> tuple[IpAddress, ...]:
+        """The peer's in the VPN, once it was met."""
+        return self._receiver.addresses
 
     @property
     def busy(self) -> bool:

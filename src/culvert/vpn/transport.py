@@ -27,6 +27,9 @@ from __future__ import annotations
 import enum
 from typing import Protocol
 
+from culvert.config.vpn import IpAddress
+from culvert.vpn.tally import Drop
+
 VIRTIO = 10
 """Bytes of the header in front of a packet of an interface with IFF_VNET_HDR (struct virtio_net_hdr)."""
 
@@ -121,6 +124,13 @@ class Receiver(Protocol):
 
     def ready_again(self) -> None:
         """The transport is not `busy` any more."""
+
+    def dropped(self, why: Drop, number: int = 1) -> None:
+        """Packets that the transport could not carry, or records that were none."""
+
+    @property
+    def addresses(self) -> tuple[IpAddress, ...]:
+        """The peer's in the VPN; none before it was met."""
 
     def ended(self, reason: str) -> None:
         """The link is over. An empty reason is an end in good order."""

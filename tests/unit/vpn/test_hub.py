@@ -18,11 +18,13 @@ from culvert.config import loads
 from culvert.config.vpn import Vpn
 from culvert.log import Channel, Log
 from culvert.log.lines import TextLines
+from culvert.metrics import Counters
 from culvert.tls.engine import Scratch
 from culvert.vpn.directory import host
 from culvert.vpn.hello import Hello
 from culvert.vpn.hub import Hub
 from culvert.vpn.session import MeetingError, Peer, Session
+from culvert.vpn.tally import Tally
 from culvert.vpn.transport import FrameError, Kind
 from culvert.vpn.virtio import NO_HEADER
 
@@ -34,7 +36,7 @@ CONFIG = "[vpn]\naccept = 1\ncert = c\ntun = cv0\ntunAddress = 10.9.0.1\ntunPool
 class Way:
     """A transport that keeps what it is given."""
 
-    name = "memory"
+    name = "TLS"
     offload = True
     path_mtu = None
     worn = False
@@ -88,7 +90,7 @@ class World:
         assert isinstance(config, Vpn)
         self.scratch = Scratch()
         self.refused: list[str] = []
-        self.hub = Hub(config, self.scratch, self._refuse)
+        self.hub = Hub(config, self.scratch, self._refuse, Tally(Counters()))
         self.hub.local.put(host(ipaddress.ip_address("10.9.0.1")), True)
         self.kernel, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.kernel.setblocking(False)
@@ -158,7 +160,7 @@ def test_a_packet_goes_to_whom_its_destination_is() -> None:
         await world.give(NO_HEADER + ICMP, SEGMENT)
         assert (two.packets, three.packets) == ([ICMP, SEGMENT], [])
         await world.give(NO_HEADER + ipv4(source="10.9.0.1", to="10.9.0.77"))
-        assert world.hub.tally.unroutable == 1
+        assert world.hub.tally.dropped["unroutable"] == 1
 
     play(story)
 
@@ -185,7 +187,7 @@ def test_with_several_a_busy_link_holds_up_nobody_else() -> None:
         other = ipv4(source="10.9.0.1", to="10.9.0.3")
         await world.give(NO_HEADER + ICMP, NO_HEADER + other)
         assert (two.packets, three.packets) == ([], [other])
-        assert world.hub.tally.busy == 1
+        assert world.hub.tally.dropped["busy"] == 1
 
     play(story)
 

@@ -200,7 +200,9 @@
       const facts = make("dl", undefined, "facts");
       this.article.append(heading, line, this.targets, charts, facts);
       this.charts = new Charts(charts);
-      this.facts = new Facts(facts, ["Connections", "Handshakes", "Resumed", "Failed", "Refused", "To TLS", "To plain"]);
+      const inside = service.vpn ? ["Peers over TLS", "over DTLS", "Packets dropped"] : [];
+      const names = ["Connections", "Handshakes", "Resumed", "Failed", "Refused", "To TLS", "To plain", ...inside];
+      this.facts = new Facts(facts, names);
       this.name = service.name.toLowerCase();
       this.shownTargets = "";
     }
@@ -210,6 +212,7 @@
       if (service.protocol) words.push(service.protocol);
       if (service.accept) words.push(`on ${service.accept}`);
       if (service.exec) words.push(`runs ${service.exec}`);
+      if (service.vpn) words.push(`VPN ${service.vpn.interface}`);
       return words.join(", ");
     }
 
@@ -226,6 +229,7 @@
         String(sum(service.refused)),
         bytes(service.bytes.to_tls),
         bytes(service.bytes.to_plain),
+        ...(service.vpn ? [service.vpn.peers.tls, service.vpn.peers.dtls, sum(service.vpn.dropped)].map(String) : []),
       );
     }
 
@@ -252,7 +256,7 @@
     }
     for (const service of services) {
       let card = cards.get(service.name);
-      const made = JSON.stringify([service.accept, service.exec, service.client, service.protocol]);
+      const made = JSON.stringify([service.accept, service.exec, service.client, service.protocol, service.vpn?.interface]);
       if (card && card.made !== made) {
         card.article.remove();
         card = undefined;
@@ -321,11 +325,17 @@
     )));
   }
 
+  function leadsTo(connection) {
+    const inside = connection.vpn ? connection.vpn.addresses : [];
+    const words = [connection.target, inside.length ? `VPN ${inside.join(" ")}` : null];
+    return words.filter(Boolean).join(", ") || "no target yet";
+  }
+
   function showConnections(found) {
     const rows = found.connections.map((one) => row(
       0,
       [[one.service], [one.peer, "faint"]],
-      [[one.target || "no target yet"], ...(one.sni ? [[`name ${one.sni}`, "faint"]] : [])],
+      [[leadsTo(one)], ...(one.sni ? [[`name ${one.sni}`, "faint"]] : [])],
       [
         [`${duration(one.seconds)}, ${bytes(one.to_tls)} to TLS, ${bytes(one.to_plain)} to plain`],
         [one.tls ? `${one.tls.version}, ${one.tls.cipher}` : "being set up", "faint"],

@@ -35,6 +35,23 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class Vpn:
+    """What there is of a VPN: its peers by their transports, and packets that went no further by reasons."""
+
+    interface: str
+    tls: int
+    dtls: int
+    dropped: int
+
+    @property
+    def words(self) -> str:
+        """Its interface, how many peers it has, and over what."""
+        ways = ((self.tls, "TLS"), (self.dtls, "DTLS"))
+        over = [f"{number} over {name}" for number, name in ways if number]
+        return f"VPN {self.interface} ({', '.join(over) or 'no peer'})"
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One service; numbers are since the start, but for `open`."""
 
@@ -50,6 +67,7 @@ class Service:
     to_plain: int
     targets: tuple[Target, ...]
     certificates: tuple[Certificate, ...]
+    vpn: Vpn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +151,14 @@ class Connection:
     to_plain: int
     sni: str
     tls: str
+    vpn: str = ""
+    """The peer's addresses in a VPN."""
+
+    @property
+    def leads_to(self) -> str:
+        """Its target, and whose traffic it carries."""
+        inside = f"VPN {self.vpn}" if self.vpn else ""
+        return ", ".join(filter(None, (self.target, inside))) or "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +225,10 @@ class _Fields:
     def known_count(self, name: str) -> int | None:
         return None if self._found.get(name) is None else self.count(name)
 
+    def total(self) -> int:
+        """All its fields together, which are counts."""
+        return sum(self.count(name) for name in self._found)
+
     def fields(self, name: str) -> _Fields:
         value = self._found.get(name)
         if not isinstance(value, dict):
@@ -222,11 +252,14 @@ def _wrong(name: str) -> AdminError:
 def _service(fields: _Fields) -> Service:
     connections, handshakes, carried = (fields.fields(one) for one in ("connections", "handshakes", "bytes"))
     targets = tuple(_target(one) for one in fields.each("targets"))
-    program = fields.known_text("exec")
+    vpn = fields.known_fields("vpn")
+    network = None if vpn is None else _vpn(vpn)
+    ways = [", ".join(one.target for one in targets) or fields.known_text("exec")]
+    ways += [] if network is None else [network.words]
     return Service(
         name=fields.text("name"),
         client=fields.flag("client"),
-        leads_to=", ".join(one.target for one in targets) or program or "where clients ask for",
+        leads_to=", ".join(filter(None, ways)) or "where clients ask for",
         live=fields.flag("live"),
         open=connections.count("open"),
         total=connections.count("total"),
@@ -238,7 +271,13 @@ def _service(fields: _Fields) -> Service:
         certificates=tuple(
             Certificate(one.text("subject"), one.count("days")) for one in fields.each("certificates")
         ),
+        vpn=network,
     )
+
+
+def _vpn(fields: _Fields) -> Vpn:
+    peers, dropped = fields.fields("peers"), fields.fields("dropped")
+    return Vpn(fields.text("interface"), peers.count("tls"), peers.count("dtls"), dropped.total())
 
 
 def _target(fields: _Fields) -> Target:
@@ -261,7 +300,7 @@ def _failure(fields: _Fields) -> Failure:
 
 
 def _connection(fields: _Fields) -> Connection:
-    tls = fields.known_fields("tls")
+    tls, vpn = fields.known_fields("tls"), fields.known_fields("vpn")
     words = () if tls is None else (tls.known_text("version"), tls.known_text("cipher"))
     return Connection(
         worker=fields.count("worker"),
@@ -275,4 +314,5 @@ def _connection(fields: _Fields) -> Connection:
         to_plain=fields.count("to_plain"),
         sni=fields.known_text("sni"),
         tls=" ".join(words),
+        vpn="" if vpn is None else " ".join(vpn.texts("addresses")),
     )

@@ -69,7 +69,7 @@ def leads_to(one: Service) -> Text:
         found.append(", " if index else "")
         found.append(target.target, "" if target.live else "red")
         found.append("" if target.live else " (down)", "red")
-    return found
+    return found if one.vpn is None else found.append(f", {one.vpn.words}")
 
 
 def certificate(one: Service) -> Text:
@@ -98,7 +98,7 @@ def show_connections(found: Connections, console: Console) -> None:
 def connection_cells(one: Connection) -> tuple[Text, ...]:
     """Its cells: ident, service, peer, target, age, bytes each way, TLS."""
     name = f" ({one.sni})" if one.sni else ""
-    words = (one.ident, one.service, one.peer, one.target or "-", duration(one.seconds))
+    words = (one.ident, one.service, one.peer, one.leads_to, duration(one.seconds))
     tls = one.tls or one.state
     return tuple(map(Text, (*words, size(one.to_tls), size(one.to_plain), f"{tls}{name}")))
 

@@ -76,7 +76,7 @@ CONNECTIONS: Sequence[Column[ConnectionRow]] = (
     _number("Age", lambda row: row.connection.seconds, lambda value: duration(value or 0)),
     _number("To TLS", lambda row: row.rates.to_tls, throughput),
     _number("To plain", lambda row: row.rates.to_plain, throughput),
-    _text("Leads to", lambda row: row.connection.target or "-", least=90),
+    _text("Leads to", lambda row: row.connection.leads_to, least=90),
     _text("TLS", lambda row: row.connection.tls or row.connection.state, least=100),
     _text("Name", lambda row: row.connection.sni, least=120),
 )

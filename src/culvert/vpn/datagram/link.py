@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from culvert.config.vpn import IpAddress
 from culvert.stream import End
 from culvert.tls.datagram import DatagramEngine
 from culvert.tls.engine import Status
@@ -31,6 +32,7 @@ from culvert.vpn.datagram.repair import PARITY_HEADER, loss, read_loss
 from culvert.vpn.datagram.sealing import Sealer
 from culvert.vpn.datagram.too_long import answer, fragments
 from culvert.vpn.datagram.udp import Arrival, Way, first_hop
+from culvert.vpn.tally import Drop
 from culvert.vpn.transport import FrameError, Kind, Receiver
 
 if TYPE_CHECKING:
@@ -93,8 +95,6 @@ class DatagramLink:
         self.reason: str | None = None
         self.truncated = False
         self.sent_to_tls = self.sent_to_plain = 0
-        self.dropped = 0
-        """Packets that no datagram was made of, and records that were none."""
 
     # --- the handshake ---
 
@@ -130,6 +130,11 @@ class DatagramLink:
         return self._sealer.room - 1 - PARITY_HEADER
 
     @property
+    def addresses(self) -> tuple[IpAddress, ...]:
+        """The peer's in the VPN, once it was met."""
+        return self._receiver.addresses if self._receiver is not None else ()
+
+    @property
     def busy(self) -> bool:
         return self._sealer.blocked or self._closing
 
@@ -147,15 +152,17 @@ class DatagramLink:
         self._tick()
 
     def send_packet(self, start: int, count: int, offloaded: bool) -> None:
-        if self._receiver is None or self.busy:
-            self.dropped += 1
+        if self._receiver is None:
+            return
+        if self.busy:
+            self._receiver.dropped(Drop.BUSY)
             return
         try:
             self._sealer.packet(start, count, self.way, offloaded=offloaded)
         except TooLongError:
             self._too_long(start, count)
         except CutError:
-            self.dropped += 1
+            self._receiver.dropped(Drop.MALFORMED)
         self.sent_to_tls += count
 
     def flush(self) -> None:
@@ -221,6 +228,7 @@ class DatagramLink:
             return await self._done
         finally:
             self.release()
+            self._tell_dropped()
             if self._receiver is not None:
                 self._receiver.ended(self.reason or "")
 
@@ -283,9 +291,16 @@ class DatagramLink:
         now = self._loop.time()
         if now - self._reported >= REPORT_PAUSE:
             self._reported = now
+            self._tell_dropped()
             lost = self._opener.restorer.report()
             if lost is not None:
                 self._sealer.record(loss(lost), self.way)
+
+    def _tell_dropped(self) -> None:
+        """Have the records counted that were none."""
+        dropped, self._opener.dropped = self._opener.dropped, 0
+        if dropped and self._receiver is not None:
+            self._receiver.dropped(Drop.UNREADABLE, dropped)
 
     def _take_flight(self, start: int, count: int) -> None:
         self._datagrams += 1
@@ -453,7 +468,8 @@ class DatagramLink:
             self._sealer.record(piece, self.way)
         if pieces:
             return
-        self.dropped += 1
+        if self._receiver is not None:
+            self._receiver.dropped(Drop.TOO_LONG)
         told = answer(
             bytes(self._plain[start : start + min(count, 1500)]), self._sealer.room - 1 - PARITY_HEADER
         )

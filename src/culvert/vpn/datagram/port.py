@@ -52,11 +52,21 @@ class Port:
         self._waiting = False
         self._closed = False
         self._told = 0.0
-        self.strays = 0
+        self._strays = memoryview(bytearray(8)).cast("Q")
         """Datagrams of no link that were no client's either."""
         self._epoll = select.epoll()
         self._epoll.register(self.udp.fileno(), select.EPOLLIN)
         loop.add_reader(self._epoll.fileno(), self._ready)
+
+    @property
+    def strays(self) -> int:
+        """Datagrams that were nobody's."""
+        number: int = self._strays[0]
+        return number
+
+    def count_strays(self, cell: memoryview) -> None:
+        """Count them there, a number of eight bytes, together with whoever else does."""
+        self._strays = cell
 
     def close(self) -> None:
         """Take and send nothing more."""
@@ -167,7 +177,7 @@ class Port:
         """A datagram of nobody known: a ClientHello, or nothing."""
         begin = start + self._ident
         if self._greet is None or count <= self._ident or self.buffers.arrived[begin] != _HANDSHAKE:
-            self.strays += 1
+            self._strays[0] += 1
             if self.buffers.arrived[begin : begin + 3] == APPLICATION_DATA and count > self._ident + HEADER:
                 self._tell_stranger(way)
             return
@@ -177,13 +187,13 @@ class Port:
             if found:
                 self.udp.send_alone(found, way)
             else:
-                self.strays += 1
+                self._strays[0] += 1
         elif len(self._pending) < PENDING_LIMIT:
             link = DatagramLink(self, found, way, ident, server=True)
             self._pending[ident, way] = link
             self._welcome(link)
         else:
-            self.strays += 1
+            self._strays[0] += 1
 
     def _tell_stranger(self, way: Way) -> None:
         """Say that its datagrams are nobody's: in fewer bytes than they have, and not often."""

@@ -44,10 +44,15 @@ class DatagramRedial:
         log: Channel,
         choice: Choice | None = None,
         backoff: Backoff | None = None,
+        *,
+        on_fallback: Callable[[], None] = lambda: None,
     ) -> None:
-        """`launch` begins a connection, over datagrams if it is given True; its task ends with it."""
+        """`launch` begins a connection, over datagrams if it is given True; its task ends with it.
+        `on_fallback` is called where datagrams do not get through.
+        """
         self._launch = launch
         self._log = log
+        self._on_fallback = on_fallback
         self._choice = choice or Choice()
         self._backoff = backoff or Backoff()
         self._met = asyncio.Event()
@@ -100,6 +105,7 @@ class DatagramRedial:
 
     def _tell_failure(self, *, alive: bool) -> None:
         pause = self._choice.failed(self._loop.time())
+        self._on_fallback()
         self._log.notice(
             f"VPN: UDP does not get through to the server: TLS {'stays' if alive else 'is'} in use, "
             f"UDP is tried again in {pause:g} s"

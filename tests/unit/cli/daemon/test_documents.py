@@ -112,3 +112,15 @@ def test_any_field_may_be_anything(data: st.DataObject) -> None:
             read(value)
         except AdminError:
             continue
+
+
+def test_a_vpn_has_its_peers_and_their_addresses() -> None:
+    vpn = {"interface": "vpn0", "peers": {"tls": 0, "dtls": 2}, "dropped": {"spoofed": 3, "busy": 4}}
+    document = status_document(services=[service_document(targets=[], vpn=vpn)])
+    (service,) = Status.of(document).services
+    assert service.leads_to == "VPN vpn0 (2 over DTLS)"
+    assert service.vpn is not None
+    assert service.vpn.dropped == 7
+    peer = connection_document(target=None, vpn={"transport": "DTLS", "addresses": ["10.9.0.2", "fd09::2"]})
+    (connection,) = Connections.of(connections_document(peer)).listed
+    assert connection.leads_to == "VPN 10.9.0.2 fd09::2"

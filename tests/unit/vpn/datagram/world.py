@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from culvert.config.vpn import IpAddress
 from culvert.tls.datagram import DatagramScratch
 from culvert.tls.datagram_context import DatagramContext
 from culvert.tls.engine import Scratch
 from culvert.vpn.datagram.link import IDENT, DatagramLink
 from culvert.vpn.datagram.port import Port
 from culvert.vpn.datagram.udp import Way, open_socket
+from culvert.vpn.tally import Drop
 from culvert.vpn.transport import HEADROOM, Kind
 
 from ...tls.conftest import Authority
@@ -32,6 +34,8 @@ class Taker:
     messages: list[tuple[Kind, bytes]] = field(default_factory=list)
     packets: list[tuple[bytes, bool]] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    drops: list[tuple[Drop, int]] = field(default_factory=list)
+    addresses: tuple[IpAddress, ...] = ()
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take_message(self, kind: Kind, body: bytes) -> None:
@@ -46,6 +50,10 @@ class Taker:
         pass
 
     def ready_again(self) -> None:
+        self.changed.set()
+
+    def dropped(self, why: Drop, number: int = 1) -> None:
+        self.drops.append((why, number))
         self.changed.set()
 
     def ended(self, reason: str) -> None:
