@@ -289,3 +289,28 @@ def test_a_route_into_the_tunnel_s_own_way_is_not_set(world: VpnWorld) -> None:
             r"a route to 10\.78\.0\.0/16 would lead the tunnel into itself, for 10\.78\.1\.1 is there"
         )
         assert world.pings("alpha", "10.9.0.1")
+
+
+def test_a_stop_waits_for_nobody_and_tells_the_peers(world: VpnWorld) -> None:
+    """A VPN's links never end by themselves: `drainTimeout` would only be an outage."""
+    server, client = world.server(SERVER, "drainTimeout = 600\n"), world.client("alpha", CLIENT)
+    with running(server, client):
+        mark = client.log.mark()
+        server.send_signal(signal.SIGTERM)
+        client.await_log("takes its leave: the other end stops serving", since=mark)
+        server.stop()
+        assert world.addresses("alpha", "cvc0") == {"10.9.0.2"}
+        assert world.routes("alpha", "cvc0") == {"10.9.0.1"}
+
+
+@pytest.mark.parametrize("transport", ["", "transport = dtls\n"], ids=["tls", "dtls"])
+def test_a_vpn_works_behind_a_jail_and_without_root(world: VpnWorld, transport: str) -> None:
+    options = f"chroot = {world.folder}\nsetuid = nobody\nsetgid = nogroup\n"
+    server = world.server(SERVER + transport, options)
+    client = world.client("alpha", CLIENT + transport, options)
+    with running(server, client):
+        assert world.pings("alpha", "10.9.0.1")
+        mark = client.log.mark()
+        server.reload(world.server_section((SERVER + transport).replace("10.9.", "10.8.")))
+        client.await_log(r"VPN: this end has 10\.8\.0\.2, ", since=mark)
+        assert world.pings("alpha", "10.8.0.1")

@@ -37,9 +37,12 @@ _FORBIDDEN = {
     "sni": "a VPN has a process of its own, which takes clients from no other service",
 }
 
-_NO_EFFECT = {
+_NO_EFFECT_IN_CLIENT = {
     "failover": "a VPN's client tries its targets in the order in which they stand",
     "healthCheck": "a VPN's client finds out by its own connection",
+}
+
+_NO_EFFECT = {
     "TIMEOUTidle": 'a silent peer is noticed by "tunKeepalive"',
     "TIMEOUTclose": "both directions of a VPN end together",
 }
@@ -117,6 +120,12 @@ def _check_datagrams(draft: Draft, findings: Findings) -> None:
             draft.where("protocol"),
             draft.name,
         )
+    if draft.value("trace"):
+        findings.warning(
+            '"trace = yes" shows a VPN while it goes over TLS alone: what goes in datagrams is not traced',
+            draft.where("trace"),
+            draft.name,
+        )
     if draft.value("acceptProxy"):
         findings.error(
             '"acceptProxy" cannot go with "transport = dtls": datagrams come without a PROXY header',
@@ -126,17 +135,18 @@ def _check_datagrams(draft: Draft, findings: Findings) -> None:
 
 
 def _check_company(draft: Draft, findings: Findings) -> None:
+    client = bool(draft.value("client"))
     for option, reason in _FORBIDDEN.items():
-        client_name = option == "sni" and draft.value("client")  # the name to ask for: as good as anywhere
+        client_name = option == "sni" and client  # the name to ask for: as good as anywhere
         if not client_name and draft.has_own(option) and draft.value(option):
             findings.error(f'"{option}" cannot go with "tun": {reason}', draft.where(option), draft.name)
-    for option, reason in _NO_EFFECT.items():
+    for option, reason in (_NO_EFFECT | (_NO_EFFECT_IN_CLIENT if client else {})).items():
         if draft.has_own(option):
             findings.warning(
                 f'"{option}" has no effect beside "tun": {reason}', draft.where(option), draft.name
             )
     protocol = draft.value("protocol")
-    if protocol is not None and not (draft.value("client") and protocol == "connect"):
+    if protocol is not None and not (client and protocol == "connect"):
         findings.error(
             f'"protocol = {protocol}" cannot go with "tun": nothing is spoken around a VPN, but by a client '
             'to the proxy of "protocol = connect"',

@@ -3,9 +3,7 @@
 In front of each datagram to a server stand IDENT bytes that the client has drawn: by these the server knows
 the link, so a client whose address changes keeps it. To a client there is nothing in front.
 
-A server follows a client to another address when a record that is newer than all before has come from there,
-and a probe that it sends there was answered: what somebody sends on who has only listened is no move, and
-nobody is sent more than he has sent himself before he has answered.
+A server goes along with a client that moves (`whereabouts`).
 """
 
 from __future__ import annotations
@@ -20,18 +18,19 @@ from culvert.config.vpn import IpAddress
 from culvert.stream import End
 from culvert.tls.datagram import DatagramEngine
 from culvert.tls.engine import Status
-from culvert.tls.failure import TlsError
 from culvert.vpn.datagram import records
 from culvert.vpn.datagram.cutting import CutError, TooLongError
 from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgoing
 from culvert.vpn.datagram.doubt import STRANGER, Doubt
+from culvert.vpn.datagram.handshake import Handshake
 from culvert.vpn.datagram.opening import Opener
-from culvert.vpn.datagram.path_mtu import PathMtu
+from culvert.vpn.datagram.passage import Passage
 from culvert.vpn.datagram.records import Piece, Sort
 from culvert.vpn.datagram.repair import PARITY_HEADER, loss, read_loss
 from culvert.vpn.datagram.sealing import Sealer
 from culvert.vpn.datagram.too_long import answer, fragments
-from culvert.vpn.datagram.udp import Arrival, Way, first_hop
+from culvert.vpn.datagram.udp import Arrival, Way
+from culvert.vpn.datagram.whereabouts import Whereabouts
 from culvert.vpn.tally import Drop
 from culvert.vpn.transport import FrameError, Kind, Receiver
 
@@ -40,12 +39,6 @@ if TYPE_CHECKING:
 
 IDENT = 4
 """Bytes in front of each datagram to a server."""
-
-HANDSHAKE_LIMIT = 1024
-"""Most datagrams that a peer may send before its handshake is done."""
-
-MOVE_PAUSE = 0.5
-"""Seconds, at least, between probes of new addresses of a peer."""
 
 BYTES_LIMIT = 1 << 36
 RECORDS_LIMIT = 1 << 28
@@ -77,15 +70,12 @@ class DatagramLink:
         self._opened = False
         self._outgoing, self._incoming = Outgoing(), Incoming()
         self._kept: list[Piece] = []
-        self._path = PathMtu(first_hop(way), self._loop.time())
-        self._measured = self._added = 0
-        self._shaking: asyncio.Future[None] | None = self._loop.create_future()
+        self._passage = Passage(engine, self._sealer, self._expected, way, self._loop.time())
+        self._whereabouts = Whereabouts(self._loop, self._sealer.record)
+        self._handshake: Handshake | None = Handshake(engine, self._loop, self._answer)
         self._done: asyncio.Future[End] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
-        self._datagrams = self._newest = 0
         self._reported = self._loop.time()
-        self._candidate: tuple[Way, bytes] | None = None
-        self._tried = 0.0
         self.doubt = Doubt(self._loop, self._ask, self._give_up)
         self._closing = False
         self.on_path: Callable[[], None] = lambda: None
@@ -102,24 +92,13 @@ class DatagramLink:
         """Finish the handshake within so many seconds. Raises TlsError, TimeoutError, or
         ConnectionRefusedError where a client is told that nobody listens.
         """
-        assert self._shaking is not None  # noqa: S101  to be run once
-        shaking = self._shaking
+        assert self._handshake is not None  # noqa: S101  to be run once
         try:
-            self._step()
-            async with asyncio.timeout(timeout):
-                await shaking
+            await self._handshake.finished(timeout)
         finally:
-            self._shaking = None
+            self._handshake = None
 
-    def _step(self) -> None:
-        shaking = self._shaking
-        if shaking is None or shaking.done():
-            return
-        try:
-            if self.engine.handshake():
-                shaking.set_result(None)
-        except TlsError as failure:
-            shaking.set_exception(failure)
+    def _answer(self) -> None:
         self._sealer.flight(self.way)
         self._arm()
 
@@ -189,7 +168,7 @@ class DatagramLink:
         a receiver.
         """
         self._opened = True
-        self._measure()
+        self._measured(self._passage.measure())
         self._arm()
 
     def without_parities(self) -> None:
@@ -219,7 +198,7 @@ class DatagramLink:
     async def settle(self, timeout: float) -> None:
         """Wait until it is known how long packets may be, the peer speaks, or so many seconds are over."""
         until = self._loop.time() + timeout
-        while self._path.searching and not (self._kept or self._done.done()) and self._loop.time() < until:
+        while self._passage.searching and not (self._kept or self._done.done()) and self._loop.time() < until:
             await asyncio.sleep(0.01)
 
     async def run(self) -> End:
@@ -257,7 +236,9 @@ class DatagramLink:
         if not self.server and arrival.way.peer != self.way.peer:
             return end
         if not self._opened:
-            self._take_flight(start, min(size, end - start))
+            if self._handshake is not None:
+                skip = len(self._expected)
+                self._handshake.take(start + skip, min(size, end - start) - skip)
             return start + size
         if end == len(STRANGER) and not self.server and self._port.buffers.arrived[:end] == STRANGER:
             self.doubt.begin()
@@ -270,7 +251,7 @@ class DatagramLink:
         if number >= 0:
             self.doubt.heard = True
             if self.server and not self._closing:
-                self._notice(number, arrival.way)
+                self._whereabouts.notice(number, arrival.way, self.way)
         return end if self._closing else start
 
     def settle_batch(self) -> None:
@@ -302,18 +283,6 @@ class DatagramLink:
         if dropped and self._receiver is not None:
             self._receiver.dropped(Drop.UNREADABLE, dropped)
 
-    def _take_flight(self, start: int, count: int) -> None:
-        self._datagrams += 1
-        skip = len(self._expected)
-        shaking = self._shaking
-        if shaking is None or shaking.done() or count <= skip:
-            return
-        if self._datagrams > HANDSHAKE_LIMIT:
-            shaking.set_exception(TlsError(f"more than {HANDSHAKE_LIMIT} datagrams in a handshake"))
-            return
-        self.engine.feed(count - skip, start + skip)
-        self._step()
-
     def _not_data(self) -> None:
         """Reading may have made an answer, or be the end."""
         self._sealer.flight(self.way)
@@ -336,11 +305,10 @@ class DatagramLink:
         elif sort is Sort.PROBE:
             self._sealer.record(records.seen(content), way)
             if way == self.way or not self.server:
-                self._path.suggest(len(record) + self._added, now)
+                self._passage.suggest(len(record), now)
         elif sort is Sort.SEEN:
-            if self._path.answered(content, now):
-                self._measure()
-            if self._candidate == (way, content):
+            self._measured(self._passage.answered(content, now))
+            if self._whereabouts.answered(content, way):
                 self._move(way)
         else:
             self._message(Kind(sort), content)
@@ -367,23 +335,9 @@ class DatagramLink:
         if self._receiver is not None:
             self._receiver.take_packet(frame, offloaded)
 
-    # --- the peer's address ---
-
-    def _notice(self, number: int, way: Way) -> None:
-        """A record of this number has come, and is the peer's."""
-        newer, self._newest = number > self._newest, max(number, self._newest)
-        if way == self.way or not newer:
-            return
-        now = self._loop.time()
-        if now - self._tried >= MOVE_PAUSE:
-            self._tried = now
-            self._candidate = (way, os.urandom(records.TOKEN))
-            self._sealer.record(records.probe(self._candidate[1], 0), way)
-
     def _move(self, way: Way) -> None:
-        self.way, self._candidate = way, None
-        self._path = PathMtu(first_hop(way), self._loop.time())
-        self._measure()
+        self.way = way
+        self._measured(self._passage.move(way, self._loop.time()))
         self.on_move(way)
 
     # --- to the peer ---
@@ -393,11 +347,8 @@ class DatagramLink:
         if self._closing:
             return
         now = self._loop.time()
-        if self._shaking is not None:
-            self.engine.expire()
-            if self.engine.failure is not None and not self._shaking.done():
-                self._shaking.set_exception(TlsError("no answer in the handshake"))
-            self._step()
+        if self._handshake is not None:
+            self._handshake.tick()
             return
         if not self._opened:
             return
@@ -407,22 +358,17 @@ class DatagramLink:
         except DeliveryError as error:
             self.abort(str(error))
             return
-        probe = self._path.probe(now)
-        if probe is not None:
-            room = self.engine.capacity(probe.size - self.way.overhead - len(self._sealer.ahead))
-            self._sealer.record(records.probe(probe.token, room), self.way)
-            if self._path.confirmed != self._measured:
-                self._measure()
+        self._measured(self._passage.tick(now))
         self._arm()
 
     def _arm(self) -> None:
         """Have `_tick` called when something is due next."""
         now = self._loop.time()
-        if self._shaking is not None:
+        if self._handshake is not None:
             timeout = self.engine.timeout()
             when = now + timeout if timeout is not None else None
         else:
-            when = min(self._outgoing.deadline or self._path.deadline, self._path.deadline)
+            when = min(self._outgoing.deadline or self._passage.deadline, self._passage.deadline)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if when is None else self._loop.call_at(max(when, now + 0.001), self._tick)
@@ -431,19 +377,17 @@ class DatagramLink:
 
     def refused(self, size: int) -> None:
         """This machine will not send datagrams of this size."""
-        if self._path.refused(size + self.way.overhead, self._loop.time()):
-            self._measure()
+        self._measured(self._passage.refused(size, self._loop.time()))
         self._arm()
 
     def complained(self, error: int) -> None:
         """The network says that something of what was sent has not arrived."""
-        if error == errno.ECONNREFUSED and not self.server and self._shaking is not None:
-            if not self._shaking.done():
-                self._shaking.set_exception(ConnectionRefusedError(error, os.strerror(error)))
+        if error == errno.ECONNREFUSED and not self.server and self._handshake is not None:
+            self._handshake.fail(ConnectionRefusedError(error, os.strerror(error)))
         elif error == errno.ECONNREFUSED and not self.server and self._opened:
             self.doubt.begin()
         elif error == errno.EMSGSIZE and self._opened:
-            self._path.doubt(self._loop.time())
+            self._passage.doubt(self._loop.time())
             self._arm()
 
     def _ask(self) -> None:
@@ -452,13 +396,9 @@ class DatagramLink:
     def _give_up(self) -> None:
         self.abort("the server does not know of this link any more")
 
-    def _measure(self) -> None:
-        self._measured = self._path.confirmed
-        outer = self._path.confirmed - self.way.overhead
-        room = self.engine.capacity(outer - len(self._sealer.ahead))
-        self._added = self._path.confirmed - self.engine.capacity(outer - len(self._expected))
-        if room != self._sealer.room:
-            self._sealer.room = room
+    def _measured(self, changed: bool) -> None:
+        """Tell that packets may have another length than before, if that is so."""
+        if changed:
             self.on_path()
 
     def _too_long(self, start: int, count: int) -> None:

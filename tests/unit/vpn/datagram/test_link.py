@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from culvert.vpn.datagram.doubt import STRANGER
 from culvert.vpn.datagram.link import IDENT
 from culvert.vpn.datagram.udp import Arrival, Way
+from culvert.vpn.tally import Drop
 from culvert.vpn.transport import MESSAGE_LIMIT, VIRTIO, Kind
 
 from ...tls.conftest import Authority
@@ -45,8 +46,7 @@ def test_a_packet_of_64_kb_arrives_as_it_was(authority: Authority) -> None:
             client, server = await here.pair()
             await client.link.settle(2)
             packet = Flow(options=bytes(12)).tcp(random.Random(1).randbytes(60_000))
-            client.link._path.refused(1400, 0.0)
-            client.link._measure()
+            client.link.refused(1400 - client.link.way.overhead)
             client.send(packet, virtio(packet, TCP4, 1448))
             await server.until(lambda taker: bool(taker.packets))
             frame, offloaded = server.packets[0]
@@ -77,12 +77,12 @@ def test_a_packet_that_is_too_long_is_answered_with_how_long_it_may_be(authority
     async def run() -> None:
         async with world(authority) as here:
             client, _ = await here.pair()
-            client.link._path.refused(1400, 0.0)
-            client.link._measure()
+            client.link.refused(1400 - client.link.way.overhead)
             packet = completed(Flow().udp(bytes(1400)))
             client.send(packet)
             ((answer, offloaded),) = client.packets
             assert not offloaded
+            assert client.drops == [(Drop.TOO_LONG, 1)]
             assert answer[9] == socket.IPPROTO_ICMP
             assert answer[20:22] == b"\x03\x04"
             assert struct.unpack_from(">H", answer, 26)[0] == client.link.path_mtu
