@@ -43,11 +43,16 @@ class Cookies:
 
 
 class CookieCallbacks:
-    """Has OpenSSL ask for cookies. `whose` is the address whose datagram it is reading."""
+    """Has OpenSSL ask for cookies.
+
+    It asks twice for each client: as the client is greeted, and again as its handshake begins, of the same
+    message. That may be much later, with others greeted in between: so the first answer stands.
+    """
 
     def __init__(self, context: Any, cookies: Cookies) -> None:
         """`context` is an SSL_CTX, which must not outlive this."""
-        self.whose = b""
+        self.whose: bytes | None = None
+        """The address of whoever is being greeted; None while nobody is."""
         self._cookies = cookies
         # error=0: whatever goes wrong, no cookie is given and none is taken.
         self._kept = (
@@ -58,11 +63,15 @@ class CookieCallbacks:
         lib.SSL_CTX_set_cookie_verify_cb(context, self._kept[1])
 
     def _generate(self, _ssl: Any, cookie: Any, length: Any) -> int:
+        if self.whose is None:
+            return 0
         ffi.memmove(cookie, self._cookies.make(self.whose), LENGTH)
         length[0] = LENGTH
         return 1
 
     def _verify(self, _ssl: Any, cookie: Any, length: int) -> int:
+        if self.whose is None:
+            return 1
         return int(self._cookies.holds(self.whose, bytes(ffi.buffer(cookie, length))))
 
 

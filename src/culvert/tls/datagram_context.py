@@ -62,6 +62,7 @@ class DatagramContext(TlsContext):
         self._callbacks.whose = whose
         engine.feed(count, start)
         result = lib.DTLSv1_listen(engine.pointer, _nowhere())
+        self._callbacks.whose = None
         if result == 1:
             self._doorstep = None
             return engine

@@ -64,6 +64,20 @@ def test_a_cookie_is_good_for_its_address_alone(server: DatagramContext, client:
     assert isinstance(greet(server, second, HERE), DatagramEngine)
 
 
+def test_clients_that_come_together_are_all_served(authority: Authority, server: DatagramContext) -> None:
+    clients = [DatagramEnd.of(datagram_context(authority.trust, client=True), client=True) for _ in range(5)]
+    seconds = []
+    for number, client in enumerate(clients):
+        answer = greet(server, client.step()[0], b"%d" % number)
+        assert isinstance(answer, bytes)
+        seconds += client.step(answer)
+    found = [greet(server, second, b"%d" % number) for number, second in enumerate(seconds)]
+    for engine in found:
+        assert isinstance(engine, DatagramEngine)
+        assert not engine.handshake()
+        assert engine.datagrams()
+
+
 def test_a_cookie_grows_old(server: DatagramContext, client: DatagramEnd) -> None:
     answer = greet(server, client.step()[0])
     assert isinstance(answer, bytes)
