@@ -51,12 +51,8 @@ def cut(buffer: bytearray, start: int, count: int, room: int) -> Iterable[tuple[
     kind &= ~_ECN
     if kind == 0:
         return (_whole(buffer, start, count, room, (checksum, offset) if flags & _NEEDS_CHECKSUM else None),)
-    if kind not in (_TCP4, _TCP6, _UDP) or checksum + 20 > count:
-        raise CutError(f"segmentation of the kind {kind} of {count} bytes")
+    header = _header(buffer, start, count)
     udp = kind == _UDP
-    header = checksum + ((buffer[start + checksum + 12] >> 4) * 4 if not udp else 8)
-    if header > count or segment < 1:
-        raise CutError(f"a header of {header} bytes in {count}, in segments of {segment}")
     length = min(segment, room - 1 - header) if not udp else segment
     if length < _LEAST_SEGMENT or 1 + header + length > room:
         raise TooLongError
@@ -67,6 +63,20 @@ def cut(buffer: bytearray, start: int, count: int, room: int) -> Iterable[tuple[
     if udp or (buffer[start] >> 4 == 4 and not buffer[start + 6] & _DONT_FRAGMENT):
         return _partial(buffer, start, start + count, one)
     return _alike(buffer, start, start + count, one)
+
+
+def packets(buffer: bytearray, start: int, count: int) -> list[bytes]:
+    """What the packet of `count` bytes at `start` stands for, as it would go out of the machine: segments,
+    or itself, with their checksums. Its virtio header stands in front of it. Raises CutError.
+    """
+    flags, kind, _, segment, checksum, offset = _VIRTIO.unpack_from(buffer, start - VIRTIO)
+    kind &= ~_ECN
+    if kind == 0:
+        if flags & _NEEDS_CHECKSUM:
+            complete(buffer, start, count, checksum, offset)
+        return [bytes(buffer[start : start + count])]
+    one = _Cut(_header(buffer, start, count), segment, checksum, udp=kind == _UDP)
+    return [bytes(buffer[at : at + size]) for at, size in _completed(buffer, start, start + count, one)]
 
 
 def complete(buffer: bytearray, at: int, size: int, checksum: int, offset: int) -> None:
@@ -99,6 +109,18 @@ def finish_ip(packet: bytearray, length: int) -> None:
     _u16.pack_into(packet, 10, ~ones_sum(packet[: (packet[0] & 15) * 4]) & 0xFFFF)
 
 
+def _header(buffer: bytearray, start: int, count: int) -> int:
+    """Bytes of the header that all segments of a packet have. Raises CutError."""
+    _, kind, _, segment, checksum, _ = _VIRTIO.unpack_from(buffer, start - VIRTIO)
+    kind &= ~_ECN
+    if kind not in (_TCP4, _TCP6, _UDP) or checksum + 20 > count:
+        raise CutError(f"segmentation of the kind {kind} of {count} bytes")
+    header: int = checksum + (8 if kind == _UDP else (buffer[start + checksum + 12] >> 4) * 4)
+    if header > count or segment < 1:
+        raise CutError(f"a header of {header} bytes in {count}, in segments of {segment}")
+    return header
+
+
 def _whole(
     buffer: bytearray, start: int, count: int, room: int, checksum: tuple[int, int] | None
 ) -> tuple[int, int]:
@@ -106,9 +128,9 @@ def _whole(
     if checksum is not None:
         where, protocol = _partial_protocol(buffer, start)
         partial = checksum == (where, CHECKSUM_AT.get(protocol))
-    if count + partial > room:
+    if count > room:
         raise TooLongError
-    if partial:
+    if partial and count < room:
         buffer[start - 1] = Sort.PARTIAL
         return start - 1, count + 1
     if checksum is not None:

@@ -19,7 +19,7 @@ from culvert.stream import End
 from culvert.tls.datagram import DatagramEngine
 from culvert.tls.engine import Status
 from culvert.vpn.datagram import records
-from culvert.vpn.datagram.cutting import CutError, TooLongError
+from culvert.vpn.datagram.cutting import CutError, TooLongError, packets
 from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgoing
 from culvert.vpn.datagram.doubt import STRANGER, Doubt
 from culvert.vpn.datagram.handshake import Handshake
@@ -139,7 +139,7 @@ class DatagramLink:
         try:
             self._sealer.packet(start, count, self.way, offloaded=offloaded)
         except TooLongError:
-            self._too_long(start, count)
+            self._too_long(self._receiver, start, count, offloaded=offloaded)
         except CutError:
             self._receiver.dropped(Drop.MALFORMED)
         self.sent_to_tls += count
@@ -401,20 +401,27 @@ class DatagramLink:
         if changed:
             self.on_path()
 
-    def _too_long(self, start: int, count: int) -> None:
+    def _too_long(self, receiver: Receiver, start: int, count: int, *, offloaded: bool) -> None:
         """Cut a packet that is too long, or tell its sender how long it may be."""
-        pieces = fragments(bytes(self._plain[start : start + count]), self._sealer.room)
-        for piece in pieces:
-            self._sealer.record(piece, self.way)
-        if pieces:
+        try:
+            whole = (
+                packets(self._plain, start, count)
+                if offloaded
+                else [bytes(self._plain[start : start + count])]
+            )
+        except CutError:
+            receiver.dropped(Drop.MALFORMED)
             return
-        if self._receiver is not None:
-            self._receiver.dropped(Drop.TOO_LONG)
-        told = answer(
-            bytes(self._plain[start : start + min(count, 1500)]), self._sealer.room - 1 - PARITY_HEADER
-        )
-        if told is not None and self._receiver is not None:
-            self._receiver.take_packet(memoryview(told), False)
+        told = None
+        for packet in whole:
+            pieces = fragments(packet, self._sealer.room)
+            for piece in pieces:
+                self._sealer.record(piece, self.way)
+            if not pieces:
+                receiver.dropped(Drop.TOO_LONG)
+                told = told or answer(packet[:1500], self._sealer.room - 1 - PARITY_HEADER)
+        if told is not None:
+            receiver.take_packet(memoryview(told), False)
 
     # --- the end ---
 

@@ -30,7 +30,11 @@ def answer(packet: bytes, mtu: int) -> bytes | None:
 
 
 def fragments(packet: bytes, room: int) -> list[bytes]:
-    """The packet in pieces of at most `room` bytes (RFC 791, 3.2); none where it must not be cut."""
+    """The packet, its checksum complete, in pieces of at most `room` bytes (RFC 791, 3.2): none where it must
+    not be cut.
+    """
+    if len(packet) <= room:
+        return [packet]
     if len(packet) < 28 or packet[0] >> 4 != 4 or packet[6] & _DONT_FRAGMENT:
         return []
     length = (packet[0] & 15) * 4

@@ -122,6 +122,11 @@ def test_a_checksum_that_the_other_end_could_not_find_is_computed() -> None:
     assert found[48:] == completed(packet)[40:]
 
 
+def test_a_packet_that_just_fits_goes_with_its_checksum() -> None:
+    packet = Flow().udp(noise(1000))
+    assert records(packet, virtio(packet), len(packet)) == [completed(packet)]
+
+
 @pytest.mark.parametrize("kind", [0, TCP4])
 def test_what_is_too_long_for_a_record_is_said_before_anything_is_cut(kind: int) -> None:
     packet = Flow().tcp(noise(2000))

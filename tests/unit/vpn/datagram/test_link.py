@@ -19,7 +19,7 @@ from culvert.vpn.tally import Drop
 from culvert.vpn.transport import MESSAGE_LIMIT, VIRTIO, Kind
 
 from ...tls.conftest import Authority
-from .packets import TCP4, Flow, completed, virtio
+from .packets import TCP4, UDP, UDP_L4, Flow, completed, pseudo, virtio, words
 from .world import LOCALHOST, Middle, Taker, rough, world
 
 
@@ -87,6 +87,30 @@ def test_a_packet_that_is_too_long_is_answered_with_how_long_it_may_be(authority
             assert answer[20:22] == b"\x03\x04"
             assert struct.unpack_from(">H", answer, 26)[0] == client.link.path_mtu
             assert answer[28:].startswith(packet[:28])
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("kind", "segment"), [(0, 0), (UDP_L4, 1400)])
+def test_datagrams_that_are_too_long_arrive_in_fragments(
+    authority: Authority, kind: int, segment: int
+) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            client, server = await here.pair()
+            client.link.refused(1400 - client.link.way.overhead)
+            data = random.Random(1).randbytes(2800 if segment else 1400)
+            packet = Flow(dont_fragment=False).udp(data)
+            client.send(packet, virtio(packet, kind, segment))
+            await server.until(lambda taker: sum(len(one) - 20 for one, _ in taker.packets) >= len(data))
+            made: dict[bytes, bytes] = {}
+            for one, offloaded in server.packets:
+                assert not offloaded
+                made[one[4:6]] = made.get(one[4:6], b"") + one[20:]
+            assert b"".join(one[8:] for one in made.values()) == data
+            for one in made.values():
+                assert words(pseudo(packet, UDP, len(one)) + one) == 0xFFFF
+            assert not client.drops
 
     asyncio.run(run())
 
