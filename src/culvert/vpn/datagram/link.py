@@ -300,6 +300,8 @@ class DatagramLink:
             self._outgoing.acknowledged(content, now)
         elif sort is Sort.PARITY:
             self._opener.restore(content, way)
+        elif sort is Sort.PART:
+            self._opener.join(content, way)
         elif sort is Sort.LOSS:
             self._sealer.protector.hear(read_loss(content))
         elif sort is Sort.PROBE:
@@ -414,12 +416,13 @@ class DatagramLink:
             return
         told = None
         for packet in whole:
-            pieces = fragments(packet, self._sealer.room)
+            room = self._sealer.room
+            pieces = fragments(packet, room) or self._opener.parts.cut(packet, room)
             for piece in pieces:
                 self._sealer.record(piece, self.way)
             if not pieces:
                 receiver.dropped(Drop.TOO_LONG)
-                told = told or answer(packet[:1500], self._sealer.room - 1 - PARITY_HEADER)
+                told = told or answer(packet[:1500], room - 1 - PARITY_HEADER)
         if told is not None:
             receiver.take_packet(memoryview(told), False)
 

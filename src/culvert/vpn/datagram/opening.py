@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from culvert.tls.datagram import DatagramEngine, DatagramScratch
 from culvert.vpn.datagram.joining import Deliver, Joiner
+from culvert.vpn.datagram.parts import Parts
 from culvert.vpn.datagram.records import PACKETS, RecordError, Sort
 from culvert.vpn.datagram.repair import SMALLEST, Restorer
 from culvert.vpn.datagram.udp import Arrival, Way
@@ -35,6 +36,7 @@ class Opener:
         self._record, self._silent = record, silent
         self._joiner = Joiner(buffers.opened, self._early)
         self.restorer = Restorer()
+        self.parts = Parts()
         self.dropped = 0
         self.over = False
         """Whether nothing is to be taken any more."""
@@ -85,10 +87,18 @@ class Opener:
     def restore(self, parity: bytes, way: Way) -> None:
         """Go on with what a parity restores. Raises RecordError."""
         restored = self.restorer.take(parity)
-        if restored is None:
-            return
+        if restored is not None:
+            self._insert(restored, way)
+
+    def join(self, part: bytes, way: Way) -> None:
+        """Go on with the packet that is complete with this part, if one is. Raises RecordError."""
+        packet = self.parts.take(part)
+        if packet is not None:
+            self._insert(packet, way)
+
+    def _insert(self, restored: bytes, way: Way) -> None:
         if restored[0] not in _RESTORABLE:
-            raise RecordError("a PARITY of what is no packet")
+            raise RecordError("what was restored is no packet")
         place = self._joiner.place
         self._opened[place : place + len(restored)] = restored
         self._take(len(restored), way)

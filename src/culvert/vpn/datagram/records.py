@@ -5,6 +5,7 @@
     PING, PONG   messages that may get lost: the body
     PIECE        a part of a message that must not: number (32 bits), a byte that is 1 for the last, data
     ACK          the number of the piece that is missing next
+    PART         a part of an IP packet that must get through where it has no room (`parts`)
     PROBE        8 bytes, and as many zeros as make the datagram as long as it is to be
     SEEN         the 8 bytes of a PROBE
     PARITY       what a lost record is restored from (`repair`)
@@ -29,6 +30,7 @@ class Sort(enum.IntEnum):
     PARTIAL = 0x11
     PIECE = 0x20
     ACK = 0x21
+    PART = 0x22
     PROBE = 0x30
     SEEN = 0x31
     PARITY = 0x32
@@ -97,7 +99,7 @@ def read(record: bytes) -> tuple[Sort, Piece | int | bytes]:
         if len(record) > 1 + ECHO_LIMIT:
             raise RecordError(f"a {sort.name} of {len(record)} bytes")
         return sort, record[1:]
-    if sort in (Sort.PARITY, Sort.LOSS):
+    if sort in (Sort.PARITY, Sort.LOSS, Sort.PART):
         return sort, record
     if sort is Sort.PARTIAL or len(record) < 1 + TOKEN:
         raise RecordError(f"a {sort.name} of {len(record)} bytes")

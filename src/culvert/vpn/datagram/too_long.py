@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 from culvert.vpn.datagram.cutting import finish_ip, ones_sum
+from culvert.vpn.datagram.parts import LEAST_MTU
 
 _DONT_FRAGMENT = 0x40
 _MORE = 0x2000
@@ -67,7 +68,8 @@ def _fragmentation_needed(packet: bytes, mtu: int) -> bytes | None:
 
 
 def _packet_too_big(packet: bytes, mtu: int) -> bytes | None:
-    """RFC 4443, 3.2."""
+    """RFC 4443, 3.2. What is no longer than LEAST_MTU is never refused: it goes in parts."""
+    mtu = max(mtu, LEAST_MTU)
     if packet[6] == _ICMP_6 and packet[40] < 128:  # the errors
         return None
     body = struct.pack(">BBHI", 2, 0, 0, mtu) + packet[:_QUOTED_6]

@@ -115,6 +115,27 @@ def test_datagrams_that_are_too_long_arrive_in_fragments(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("offloaded", [False, True])
+def test_what_every_link_of_ipv6_carries_gets_through_a_shorter_way(
+    authority: Authority, offloaded: bool
+) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            client, server = await here.pair()
+            client.link.refused(1000)
+            assert (client.link.path_mtu or 0) < 600
+            packet = Flow(6).udp(random.Random(1).randbytes(1280 - 48))
+            if offloaded:
+                client.send(packet, virtio(packet))
+            else:
+                client.send(completed(packet))
+            await server.until(lambda taker: taker.packets == [(completed(packet), False)])
+            assert not client.packets
+            assert not client.drops
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_messages_survive_what_a_rough_way_does(authority: Authority, seed: int) -> None:
     async def run() -> None:
