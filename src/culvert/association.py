@@ -205,7 +205,10 @@ class Association(Connection):
             link.without_parities()
         shared.tunnel.associate(link, name, self._securing.verified_certificate, self.log)
         self._relay = link
-        return await link.run()
+        end = await link.run()
+        if link.unanswered:
+            shared.tunnel.on_unanswered()
+        return end
 
     def _moved(self, way: Way) -> None:
         before, self.peer = self.peer, show(way.peer)

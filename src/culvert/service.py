@@ -415,7 +415,7 @@ class RunningService:
             return self._launch(Connection(self._shared, None, None, self._ident()))
 
         redial = DatagramRedial(launch, self._log, on_fallback=tunnel.hub.tally.fell_back)
-        tunnel.on_met, tunnel.on_due = redial.met, redial.renew
+        tunnel.on_met, tunnel.on_due, tunnel.on_unanswered = redial.met, redial.renew, redial.unanswered
         await redial.run()
 
     def _welcome(self, link: DatagramLink) -> None:

@@ -145,7 +145,8 @@ class Session:
     # --- of `Receiver` ---
 
     def take_message(self, kind: Kind, body: bytes) -> None:
-        self._heard = True
+        # A PING shows that the way from the peer is open, and not the way to it: that is for a PONG to show.
+        self._heard = self._heard or kind is not Kind.PING
         match kind:
             case Kind.HELLO:
                 self._meet(body)

@@ -58,6 +58,8 @@ class Tunnel:
         self._part: ServerPart | ClientPart
         self._opened: Callable[[], None] = lambda: None
         self.on_met: Callable[[], None] = lambda: None
+        self.on_unanswered: Callable[[], None] = lambda: None
+        """Called when a client's link ends because nothing is answered over datagrams any more."""
         self.on_gone: Callable[[], None] = lambda: None
         """Called when the interface was removed: nobody is to be let in any more."""
         self.on_due: Callable[[], None] = lambda: None

@@ -310,3 +310,14 @@ def test_any_sign_of_life_keeps_the_link() -> None:
         assert not way.end
 
     play(story)
+
+
+def test_the_peer_s_own_probes_are_no_answer() -> None:
+    async def story(world: World) -> None:
+        session, way = world.peer("10.9.0.2", keepalive=0.05)
+        while not way.end:
+            session.take_message(Kind.PING, b"")
+            await asyncio.sleep(0.01)
+        assert way.end == "no sign of life for 0.2 s"
+
+    play(story)

@@ -83,6 +83,8 @@ class DatagramLink:
         self.on_move: Callable[[Way], None] = lambda way: None
         """Called where the peer has another address than before."""
         self.reason: str | None = None
+        self.unanswered = False
+        """Whether it has ended because nothing was answered any more."""
         self.truncated = False
         self.sent_to_tls = self.sent_to_plain = 0
 
@@ -168,6 +170,8 @@ class DatagramLink:
         a receiver.
         """
         self._opened = True
+        if not self.server:
+            self.doubt.watch(lambda: self.sent_to_tls + self.sent_to_plain)
         self._measured(self._passage.measure())
         self._arm()
 
@@ -248,10 +252,8 @@ class DatagramLink:
         except (FrameError, DeliveryError) as error:
             self._break_off(str(error))
             return end
-        if number >= 0:
-            self.doubt.heard = True
-            if self.server and not self._closing:
-                self._whereabouts.notice(number, arrival.way, self.way)
+        if number >= 0 and self.server and not self._closing:
+            self._whereabouts.notice(number, arrival.way, self.way)
         return end if self._closing else start
 
     def settle_batch(self) -> None:
@@ -309,6 +311,7 @@ class DatagramLink:
             if way == self.way or not self.server:
                 self._passage.suggest(len(record), now)
         elif sort is Sort.SEEN:
+            self.doubt.answered = True
             self._measured(self._passage.answered(content, now))
             if self._whereabouts.answered(content, way):
                 self._move(way)
@@ -395,8 +398,13 @@ class DatagramLink:
     def _ask(self) -> None:
         self._sealer.record(records.probe(os.urandom(records.TOKEN), 0), self.way)
 
-    def _give_up(self) -> None:
-        self.abort("the server does not know of this link any more")
+    def _give_up(self, told: bool) -> None:
+        self.unanswered = not told
+        self.abort(
+            "the server does not know of this link any more"
+            if told
+            else "nothing is answered over UDP any more"
+        )
 
     def _measured(self, changed: bool) -> None:
         """Tell that packets may have another length than before, if that is so."""

@@ -30,9 +30,12 @@ class Choice:
         self.again_at = now + pause
         return pause
 
-    def succeeded(self) -> None:
-        """They do."""
-        self._pause, self.again_at = FIRST_PAUSE, 0.0
+    def lasted(self, seconds: float) -> None:
+        """A link over them has lasted so long. One that is shorter than the pause before it makes up for no
+        failure: there are networks that let handshakes through, and then no more.
+        """
+        if seconds >= self._pause:
+            self._pause, self.again_at = FIRST_PAUSE, 0.0
 
 
 class DatagramRedial:
@@ -57,6 +60,7 @@ class DatagramRedial:
         self._backoff = backoff or Backoff()
         self._met = asyncio.Event()
         self._due = asyncio.Event()
+        self._unanswered = False
         self._loop = asyncio.get_running_loop()
 
     def met(self) -> None:
@@ -66,6 +70,10 @@ class DatagramRedial:
     def renew(self) -> None:
         """The newest link is worn: make another one beside it."""
         self._due.set()
+
+    def unanswered(self) -> None:
+        """The newest link ends because nothing is answered any more over datagrams."""
+        self._unanswered = True
 
     async def run(self) -> None:
         """Until it is cancelled. A link that is replaced lives on until the new one has met the server."""
@@ -77,17 +85,20 @@ class DatagramRedial:
             task = await self._attempt(over)
             if task is not None:
                 current, over_tls, since = task, not over, self._loop.time()
-                if over:
-                    self._choice.succeeded()
             elif over:
                 self._tell_failure(alive=current is not None and not current.done())
             if task is None and (not over or (current is not None and not current.done())):
                 await asyncio.sleep(self._backoff.pause())
             if current is not None and not current.done():
                 await self._rest(current, over_tls=over_tls)
-                if self._loop.time() - since > SETTLED:
+                lasted = self._loop.time() - since
+                if lasted > SETTLED:
                     self._backoff.reset()
-                if current.done():
+                if not over_tls:
+                    self._choice.lasted(lasted)
+                if current.done() and self._unanswered:
+                    self._tell_failure(alive=False)
+                elif current.done():
                     await asyncio.sleep(self._backoff.pause())
 
     async def _attempt(self, over: bool) -> asyncio.Task[None] | None:
@@ -95,7 +106,8 @@ class DatagramRedial:
         self._met.clear()
         task = self._launch(over)
         await _first(task, self._met, None)
-        self._due.clear()  # that was said of the one before
+        self._due.clear()  # that was said of the one before, and so was this
+        self._unanswered = False
         return task if self._met.is_set() and not task.done() else None
 
     async def _rest(self, current: asyncio.Task[None], *, over_tls: bool) -> None:

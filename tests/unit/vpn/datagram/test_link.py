@@ -365,6 +365,49 @@ def test_who_says_so_in_its_place_is_not_believed(authority: Authority) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("shut", ["to the server", "to the client", "both"])
+def test_a_way_that_is_shut_is_found_out_while_packets_go(authority: Authority, shut: str) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            middle = Middle(here.address)
+            try:
+                client, server = await here.pair(middle.address)
+                await client.link.settle(2)
+                middle.shut = shut
+                await goes_on(client, server)
+                assert client.reasons == ["nothing is answered over UDP any more"]
+                assert client.link.unanswered
+            finally:
+                middle.close()
+
+    asyncio.run(run())
+
+
+async def goes_on(client: Taker, server: Taker) -> None:
+    """Both send for a while, or until the client's link is over."""
+    client.link.doubt.pause = 0.05
+    async with asyncio.timeout(8):
+        while not client.reasons:
+            client.send(completed(Flow().udp(b"data")))
+            server.send(completed(Flow().udp(b"data")))
+            server.link.send_message(Kind.PING, b"")
+            await asyncio.sleep(0.05)
+
+
+def test_a_way_that_is_open_is_found_so(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            client, server = await here.pair()
+            asked = client.link._sealer.records
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(3):
+                    await goes_on(client, server)
+            assert client.reasons == []
+            assert client.link._sealer.records > asked
+
+    asyncio.run(run())
+
+
 def test_any_datagrams_are_sorted(authority: Authority) -> None:
     """The sorting of what comes is given any bytes, cut into datagrams of any size, and goes on."""
 

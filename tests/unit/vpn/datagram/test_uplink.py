@@ -28,13 +28,21 @@ def test_after_each_failure_they_are_tried_later() -> None:
     assert pauses == [FIRST_PAUSE, 120.0, 240.0, 480.0, LONGEST_PAUSE, LONGEST_PAUSE]
 
 
-def test_a_success_makes_up_for_failures() -> None:
+def test_a_link_that_lasts_makes_up_for_failures() -> None:
     choice = Choice()
     choice.failed(1000.0)
     choice.failed(2000.0)
-    choice.succeeded()
+    choice.lasted(1000.0)
     assert choice.datagrams(2000.0)
     assert choice.failed(3000.0) == FIRST_PAUSE
+
+
+def test_a_link_that_is_soon_over_does_not() -> None:
+    choice = Choice()
+    choice.failed(1000.0)
+    choice.lasted(FIRST_PAUSE)
+    assert not choice.datagrams(1000.0)
+    assert choice.failed(2000.0) == 2 * FIRST_PAUSE
 
 
 class Links:
@@ -146,6 +154,19 @@ def test_a_link_that_ends_is_made_again_over_datagrams() -> None:
         await links.meet()
 
     assert play(story) == [True, True]
+
+
+def test_a_link_that_is_answered_no_more_is_made_again_over_tls() -> None:
+    async def story(links: Links) -> None:
+        await links.count(1)
+        await links.meet()
+        links.redial.unanswered()
+        links.end(0)
+        await links.count(2)
+        await links.meet()
+        assert not links.choice.datagrams(asyncio.get_running_loop().time())
+
+    assert play(story) == [True, False]
 
 
 def test_a_worn_link_lives_until_the_new_one_has_met_the_server() -> None:

@@ -85,6 +85,8 @@ class Middle:
         self.server = server
         self.client: tuple[str, int] | None = None
         self.treat: Callable[[bytes], list[bytes]] = lambda datagram: [datagram]
+        self.shut = ""
+        """Which way nothing goes through any more: `to the server`, `to the client` or `both`."""
         self.seen: list[bytes] = []
         """What the client has sent."""
         self.inside = self._open(self._from_client)
@@ -115,12 +117,12 @@ class Middle:
         for datagram, sender in _all(self.inside):
             self.client = sender
             self.seen.append(datagram)
-            for one in self.treat(datagram):
+            for one in () if self.shut in ("to the server", "both") else self.treat(datagram):
                 self.outside.sendto(one, self.server)
 
     def _from_server(self) -> None:
         for datagram, _ in _all(self.outside):
-            for one in self.treat(datagram):
+            for one in () if self.shut in ("to the client", "both") else self.treat(datagram):
                 if self.client is not None:
                     self.inside.sendto(one, self.client)
 
