@@ -14,6 +14,7 @@ from culvert.admission import Place
 from culvert.connection import Connection
 from culvert.errors import BackendError, os_reason
 from culvert.negotiate.script import Ends
+from culvert.refusals import RefusedError
 from culvert.responder import ResponderClient
 from culvert.revocation import Revocation
 from culvert.shared import Shared
@@ -87,7 +88,7 @@ class Datagrams:
 class Association(Connection):
     """One connection over DTLS. `run` it once."""
 
-    __slots__ = ("_datagrams", "_link", "_port")
+    __slots__ = ("_datagrams", "_link", "_moving", "_port")
 
     def __init__(
         self, datagrams: Datagrams, link: DatagramLink | None, ident: str, place: Place | None = None
@@ -98,6 +99,7 @@ class Association(Connection):
         self._datagrams = datagrams
         self._link = link
         self._port: Port | None = None
+        self._moving: asyncio.Task[None] | None = None
 
     async def _serve(self) -> End:
         try:
@@ -112,6 +114,8 @@ class Association(Connection):
             self.log.notice(f"VPN: {error}")
             return End.RESET
         finally:
+            if self._moving is not None:
+                self._moving.cancel()
             if self._link is not None:
                 self._link.release()
             if self._port is not None:
@@ -200,7 +204,8 @@ class Association(Connection):
         shared = self._shared
         assert shared.tunnel is not None  # noqa: S101  datagrams are a VPN's
         name = self._target if shared.config.client else self.peer
-        link.on_move = self._moved
+        if not shared.config.client:
+            link.on_moving, link.on_move = self._consider, self._moved
         if shared.config.vpn is not None and not shared.config.vpn.parities:
             link.without_parities()
         shared.tunnel.associate(link, name, self._securing.verified_certificate, self.log)
@@ -209,6 +214,28 @@ class Association(Connection):
         if link.unanswered:
             shared.tunnel.on_unanswered()
         return end
+
+    def _consider(self, way: Way) -> None:
+        """Go along with a client that moves, if it could have come from there. One question is asked at a
+        time: a client that has moved on by then is noticed again.
+        """
+        if self._moving is None or self._moving.done():
+            self._moving = self._shared.readiness.loop.create_task(self._go_along(way))
+
+    async def _go_along(self, way: Way) -> None:
+        shared, link = self._shared, self._link
+        assert link is not None  # noqa: S101  it is that of the link
+        ends = Ends(way.peer, None)
+        try:
+            await shared.access.admit(ends, self.log)
+            if self._place is not None:
+                self._place.attribute(way.peer)
+        except RefusedError as error:
+            shared.refused(show(way.peer), error, self.log)
+            link.abort(f"{self.peer} is at {show(way.peer)} now, which is refused: {error}")
+            return
+        self._ends = ends
+        link.move(way)
 
     def _moved(self, way: Way) -> None:
         before, self.peer = self.peer, show(way.peer)

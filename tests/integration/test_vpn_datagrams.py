@@ -108,6 +108,35 @@ def test_a_client_that_moves_keeps_its_tunnel(world: VpnWorld, server: Culvert) 
             )
 
 
+def test_a_client_that_moves_to_where_it_may_not_be_loses_its_link(world: VpnWorld) -> None:
+    port = 4433
+    options = SERVER.replace("10.88", "10.86").replace("fd88", "fd86") + f"denyFrom = {ELSEWHERE}\n"
+    section = world.server_section(options).replace(str(PORT), str(port)).replace("cvs0", "cvs3")
+    asking = world.client_section("alpha", CLIENT).replace(str(PORT), str(port))
+    host = world.hosts["alpha"]
+    daemons = []
+    for name, text in (("server", section), ("alpha", asking)):
+        folder = world.folder / f"refused-{name}"
+        folder.mkdir()
+        daemons.append(Culvert(folder, text, prefix=world.hosts[name].prefix))
+    with running(*daemons):
+        server = daemons[0]
+        server.await_log("10.86.0.2.* over DTLS")
+        host.run(
+            f"ip address add {ELSEWHERE}/24 dev eth0",
+            f"ip address del {OUTER['alpha'][1]}/24 dev eth0",
+        )
+        try:
+            world.pings("alpha", "10.86.0.1")
+            server.await_log(f"is at {ELSEWHERE}:[0-9]+ now, which is refused: denyFrom names its address")
+            assert not world.pings("alpha", "10.86.0.1")
+        finally:
+            host.run(
+                f"ip address add {OUTER['alpha'][1]}/24 dev eth0",
+                f"ip address del {ELSEWHERE}/24 dev eth0",
+            )
+
+
 def test_packets_are_as_long_as_the_way_carries(world: VpnWorld, server: Culvert) -> None:
     host = world.hosts["alpha"]
     host.run("ip link set eth0 mtu 1400")

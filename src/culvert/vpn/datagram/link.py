@@ -80,6 +80,8 @@ class DatagramLink:
         self._closing = False
         self.on_path: Callable[[], None] = lambda: None
         """Called where `path_mtu` has become another one."""
+        self.on_moving: Callable[[Way], None] = self.move
+        """Called where the peer has shown that it is elsewhere: to `move` there, if it may be there."""
         self.on_move: Callable[[Way], None] = lambda way: None
         """Called where the peer has another address than before."""
         self.reason: str | None = None
@@ -314,7 +316,7 @@ class DatagramLink:
             self.doubt.answered = True
             self._measured(self._passage.answered(content, now))
             if self._whereabouts.answered(content, way):
-                self._move(way)
+                self.on_moving(way)
         else:
             self._message(Kind(sort), content)
         self._tick()
@@ -340,7 +342,8 @@ class DatagramLink:
         if self._receiver is not None:
             self._receiver.take_packet(frame, offloaded)
 
-    def _move(self, way: Way) -> None:
+    def move(self, way: Way) -> None:
+        """Send what is the peer's there from now on."""
         self.way = way
         self._measured(self._passage.move(way, self._loop.time()))
         self.on_move(way)
