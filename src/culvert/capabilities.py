@@ -10,12 +10,14 @@ import os
 from collections.abc import Iterable
 
 CAP_DAC_READ_SEARCH = 2
+CAP_SETPCAP = 8
 CAP_NET_ADMIN = 12
 CAP_NET_RAW = 13
 
 _PR_SET_KEEPCAPS = 8
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
 _VERSION_3 = 0x20080522
 _CALLING_PROCESS = 0
 _HIGHEST = 63
@@ -54,6 +56,14 @@ def empty_bounding_set() -> None:
             return
         if present:
             _call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0)
+
+
+def gain_no_more() -> None:
+    """Let no program that is run from now on have more than this process, by setuid or as root does.
+
+    Raises OSError.
+    """
+    _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def keep_only(capabilities: Iterable[int]) -> None:

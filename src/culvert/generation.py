@@ -109,8 +109,8 @@ class Generation:
             bound.sock.close()
         clone = self.posts.take_up(index)
         self.close_jail(posts.POWERS if self.posts.is_vpn(index) else None)
-        if self.posts.is_vpn(index) and self.identity is None:
-            posts.give_up_powers()
+        if self.posts.is_vpn(index):
+            posts.give_up_powers(stays_root=self.identity is None)
         assignment = self.assignment(index)
         mine = self.posts.services_of(index)
         return worker.serve(dataclasses.replace(assignment, services=mine, clone=clone), control)

@@ -146,8 +146,17 @@ POWERS = frozenset({capabilities.CAP_NET_ADMIN})
 """What a VPN's process keeps of root's powers as it becomes somebody else."""
 
 
-def give_up_powers() -> None:
-    """Leave a VPN's process, which stays root, what it needs: files are read again for renewed CRLs."""
+def give_up_powers(*, stays_root: bool) -> None:
+    """Leave a VPN's process what it needs, for good: files are read again for renewed CRLs by one that stays
+    root. One that does not has POWERS alone by now.
+
+    Raises OSError.
+    """
+    capabilities.gain_no_more()
+    if not stays_root:
+        return
     had = capabilities.permitted()
+    if had >> capabilities.CAP_SETPCAP & 1:
+        capabilities.empty_bounding_set()  # or a program that it is made to run would be all of root again
     wanted = POWERS | {capabilities.CAP_DAC_READ_SEARCH}
     capabilities.keep_only(number for number in wanted if had >> number & 1)

@@ -28,6 +28,14 @@ print(open("/proc/self/status").read())
 """
 
 
+VPN = """
+import subprocess
+from culvert import posts
+posts.give_up_powers(stays_root=True)
+print(subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True).stdout)
+"""
+
+
 def sets(kept: set[int]) -> dict[str, int]:
     """The capability sets of a process that became nobody and kept these."""
     return sets_after(BECOME.format(kept=kept or "()"))
@@ -75,3 +83,10 @@ def test_one_power_is_given_up_and_no_other() -> None:
     before = capabilities.permitted()
     found = sets_after(GIVE_UP)
     assert found["CapPrm"] == found["CapEff"] == before & ~(1 << capabilities.CAP_NET_ADMIN)
+
+
+@needs_root
+def test_a_vpn_that_stays_root_cannot_have_its_powers_back_by_a_program() -> None:
+    """What is seen is a program's that it has run."""
+    found = sets_after(VPN)
+    assert not any(found.values())
