@@ -24,6 +24,7 @@ from culvert.targets import Endpoint
 from culvert.tls.datagram import DatagramScratch
 from culvert.tls.datagram_context import DatagramContext
 from culvert.tls.failure import TlsError
+from culvert.vpn.datagram.doorstep import PENDING_LIMIT, PENDING_SHARE
 from culvert.vpn.datagram.link import IDENT, DatagramLink
 from culvert.vpn.datagram.port import Port
 from culvert.vpn.datagram.udp import Way
@@ -61,8 +62,16 @@ class Datagrams:
         for sock in sockets:
             port = Port(sock.dup(), self.buffers, self.shared.readiness.loop)
             port.count_strays(strays)
-            port.listen(self.context.greet, welcome)
+            port.listen(self.context.greet, welcome, self._crowded)
             self._ports.append(port)
+
+    def _crowded(self, way: Way) -> None:
+        name = self.shared.config.name
+        self.shared.refusals.refuse(
+            "handshakes over UDP",
+            f"Service [{name}] ended the oldest handshake over UDP, with {show(way.peer)}: "
+            f"{PENDING_LIMIT} at once are the most, and {PENDING_SHARE} of one network",
+        )
 
     def open(self, family: int) -> Port:
         """A client's port. Raises OSError."""

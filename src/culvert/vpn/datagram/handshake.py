@@ -11,6 +11,9 @@ from culvert.tls.failure import TlsError
 DATAGRAM_LIMIT = 1024
 """Most datagrams that a peer may send before its handshake is done."""
 
+SILENCE = 6.0
+"""Seconds for the peer to say something: the first flight has gone three times by then."""
+
 
 class Handshake:
     """One handshake. `answer` is called where the engine has something to say, or to wait for."""
@@ -19,15 +22,21 @@ class Handshake:
         self, engine: DatagramEngine, loop: asyncio.AbstractEventLoop, answer: Callable[[], None]
     ) -> None:
         self._engine = engine
+        self._loop = loop
         self._answer = answer
         self._done: asyncio.Future[None] = loop.create_future()
         self._datagrams = 0
+        self.silence = SILENCE
 
     async def finished(self, timeout: float) -> None:
         """Begin, and return when it is done. Raises TlsError, TimeoutError, or what `fail` was given."""
         self._step()
-        async with asyncio.timeout(timeout):
-            await self._done
+        silent = self._loop.call_later(self.silence, self._not_answered)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._done
+        finally:
+            silent.cancel()
 
     def take(self, start: int, count: int) -> None:
         """Go on with a datagram, which stands in `arrived`."""
@@ -51,6 +60,10 @@ class Handshake:
         """It cannot be done."""
         if not self._done.done():
             self._done.set_exception(error)
+
+    def _not_answered(self) -> None:
+        if not self._datagrams:
+            self.fail(TlsError(f"no answer in the handshake within {self.silence:g} s"))
 
     def _step(self) -> None:
         if self._done.done():

@@ -18,6 +18,7 @@ from culvert.config.vpn import IpAddress
 from culvert.stream import End
 from culvert.tls.datagram import DatagramEngine
 from culvert.tls.engine import Status
+from culvert.tls.failure import TlsError
 from culvert.vpn.datagram import records
 from culvert.vpn.datagram.cutting import CutError, TooLongError, packets
 from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgoing
@@ -101,6 +102,13 @@ class DatagramLink:
             await self._handshake.finished(timeout)
         finally:
             self._handshake = None
+
+    def make_room(self) -> None:
+        """Others have come since, and nothing is heard of this one: it is no more known to the port."""
+        if self._handshake is not None:
+            self._handshake.fail(TlsError("too many handshakes at once, of which this was the oldest"))
+        else:
+            self.abort("too many handshakes at once, of which this was the oldest")
 
     def _answer(self) -> None:
         self._sealer.flight(self.way)

@@ -14,15 +14,13 @@ import socket
 from collections.abc import Callable
 
 from culvert.tls.datagram import APPLICATION_DATA, HEADER, DatagramEngine, DatagramScratch
+from culvert.vpn.datagram.doorstep import Doorstep
 from culvert.vpn.datagram.doubt import STRANGER
 from culvert.vpn.datagram.link import IDENT, DatagramLink
 from culvert.vpn.datagram.udp import Arrival, Outbox, UdpSocket, Way
 
 BATCH = 16
 """Reads of the socket for one readiness event: then it is the interface's turn."""
-
-PENDING_LIMIT = 256
-"""Handshakes that are under way at once: with a valid cookie each, or they would not be."""
 
 STRANGER_PAUSE = 0.05
 """Seconds, at least, between two answers to datagrams of nobody: a client asks until it has one."""
@@ -45,10 +43,11 @@ class Port:
         self.udp = UdpSocket(sock, buffers)
         self.outbox = Outbox(self.udp, buffers)
         self._links: dict[bytes, DatagramLink] = {}
-        self._pending: dict[tuple[bytes, Way], DatagramLink] = {}
+        self._doorstep = Doorstep()
         self._ident = 0
         self._greet: Greet | None = None
         self._welcome: Callable[[DatagramLink], None] = lambda link: None
+        self._crowded: Callable[[Way], object] = lambda way: None
         self._waiting = False
         self._closed = False
         self._told = 0.0
@@ -76,10 +75,17 @@ class Port:
             self._epoll.close()
             self.udp.close()
 
-    def listen(self, greet: Greet, welcome: Callable[[DatagramLink], None]) -> None:
-        """Serve clients: `welcome` gets the link of each that has shown its cookie, to shake hands."""
+    def listen(
+        self,
+        greet: Greet,
+        welcome: Callable[[DatagramLink], None],
+        crowded: Callable[[Way], object] = lambda way: None,
+    ) -> None:
+        """Serve clients: `welcome` gets the link of each that has shown its cookie, to shake hands. `crowded`
+        is told whose handshake had to make room for another one.
+        """
         self._ident = IDENT
-        self._greet, self._welcome = greet, welcome
+        self._greet, self._welcome, self._crowded = greet, welcome, crowded
 
     def stop_greeting(self) -> None:
         """Take no new clients."""
@@ -94,7 +100,7 @@ class Port:
         """Know a client by its ident alone from now on; False where another one has it."""
         if self._links.setdefault(link.ident, link) is not link:
             return False
-        self._pending.pop((link.ident, link.way), None)
+        self._doorstep.remove(link)
         return True
 
     def forget(self, link: DatagramLink) -> None:
@@ -102,8 +108,7 @@ class Port:
         key = link.ident if link.server else b""
         if self._links.get(key) is link:
             del self._links[key]
-        for pending in [pending for pending, one in self._pending.items() if one is link]:
-            del self._pending[pending]
+        self._doorstep.remove(link)
 
     # --- to the network ---
 
@@ -160,7 +165,7 @@ class Port:
         arrived = self.buffers.arrived
         while position < arrival.count:
             ident = bytes(arrived[position : position + width])
-            link = self._links.get(ident) or self._pending.get((ident, arrival.way))
+            link = self._links.get(ident) or self._doorstep.find(ident, arrival.way)
             if link is None:
                 self._meet(position, min(size, arrival.count - position), arrival.way)
                 position += size
@@ -188,12 +193,13 @@ class Port:
                 self.udp.send_alone(found, way)
             else:
                 self._strays[0] += 1
-        elif len(self._pending) < PENDING_LIMIT:
-            link = DatagramLink(self, found, way, ident, server=True)
-            self._pending[ident, way] = link
-            self._welcome(link)
         else:
-            self._strays[0] += 1
+            link = DatagramLink(self, found, way, ident, server=True)
+            oldest = self._doorstep.add(link)
+            if oldest is not None:
+                oldest.make_room()
+                self._crowded(oldest.way)
+            self._welcome(link)
 
     def _tell_stranger(self, way: Way) -> None:
         """Say that its datagrams are nobody's: in fewer bytes than they have, and not often."""
@@ -204,6 +210,6 @@ class Port:
 
     def _hear_complaints(self) -> None:
         for complaint in self.udp.complaints():
-            for link in [*self._links.values(), *self._pending.values()]:
+            for link in [*self._links.values(), *self._doorstep.links()]:
                 if link.way.peer == complaint.peer:
                     link.complained(complaint.error)

@@ -12,15 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from culvert.tls.datagram import DatagramScratch
+from culvert.tls.engine import Scratch
+from culvert.tls.failure import TlsError
+from culvert.vpn.datagram.doorstep import PENDING_SHARE
 from culvert.vpn.datagram.doubt import STRANGER
-from culvert.vpn.datagram.link import IDENT
+from culvert.vpn.datagram.link import IDENT, DatagramLink
 from culvert.vpn.datagram.udp import Arrival, Way
 from culvert.vpn.tally import Drop
 from culvert.vpn.transport import MESSAGE_LIMIT, VIRTIO, Kind
 
 from ...tls.conftest import Authority
+from ...tls.datagram_ends import datagram_context
 from .packets import TCP4, UDP, UDP_L4, Flow, completed, pseudo, virtio, words
-from .world import LOCALHOST, Middle, Taker, rough, world
+from .world import LOCALHOST, Middle, Taker, World, rough, world
+
+LOCAL = socket.inet_aton(LOCALHOST)
 
 
 def test_messages_and_packets_go_both_ways(authority: Authority) -> None:
@@ -404,6 +411,82 @@ def test_a_way_that_is_open_is_found_so(authority: Authority) -> None:
                     await goes_on(client, server)
             assert client.reasons == []
             assert client.link._sealer.records > asked
+
+    asyncio.run(run())
+
+
+def test_who_says_nothing_makes_room_for_others(authority: Authority) -> None:
+    """Hundreds have shown their cookies and go no further."""
+
+    async def run() -> None:
+        async with world(authority) as here:
+            crowded: list[Way] = []
+            here.server.listen(here.context.greet, here.welcome, crowded.append)
+            silent = [SilentClient(here) for _ in range(PENDING_SHARE + 3)]
+            for one in silent:
+                one.show_cookie()
+            await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                while len(crowded) < 3:
+                    await asyncio.sleep(0.01)
+            assert [way.peer for way in crowded] == [one.sock.getsockname() for one in silent[:3]]
+            client, server = await here.pair()
+            await say(client, server, b"data")
+            for one in silent:
+                one.sock.close()
+
+    asyncio.run(run())
+
+
+class SilentClient:
+    """It asks for a cookie and shows it, and says no more."""
+
+    def __init__(self, here: World) -> None:
+        context = datagram_context(here.authority.trust, client=True)
+        self.buffers = DatagramScratch(Scratch())
+        self.engine = context.datagram_engine(self.buffers)
+        self.greet = here.context.greet
+        self.port = here.server
+        self.ident = os.urandom(IDENT)
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.bind((LOCALHOST, 0))
+
+    def show_cookie(self) -> None:
+        assert not self.engine.handshake()
+        (hello,) = self.engine.datagrams()
+        (answer,) = self._give(hello)
+        self.buffers.arrived[: len(answer)] = answer
+        self.engine.feed(len(answer))
+        assert not self.engine.handshake()
+        (hello,) = self.engine.datagrams()
+        self._give(hello)
+
+    def _give(self, hello: bytes) -> list[bytes]:
+        """Have the port take a datagram; what it answers at once."""
+        arrived, way = self.port.buffers.arrived, Way(self.sock.getsockname(), LOCAL)
+        arrived[: IDENT + len(hello)] = self.ident + hello
+        self.port._sort(Arrival(IDENT + len(hello), IDENT + len(hello), way), {})
+        self.sock.setblocking(False)
+        try:
+            return [self.sock.recv(2000)]
+        except BlockingIOError:
+            return []
+
+
+def test_a_client_that_answers_nothing_is_not_waited_for(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            links: list[DatagramLink] = []
+            here.server.listen(here.context.greet, links.append)
+            silent = SilentClient(here)
+            silent.show_cookie()
+            (link,) = links
+            assert link._handshake is not None
+            link._handshake.silence = 0.05
+            with pytest.raises(TlsError, match="no answer"):
+                await link.shake_hands(5)
+            link.release()
+            silent.sock.close()
 
     asyncio.run(run())
 
