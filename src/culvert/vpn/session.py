@@ -29,6 +29,9 @@ WATCH = 20.0
 RENEW_AFTER = 24 * 3600.0
 """Seconds after which a link is replaced by one with new keys."""
 
+END_AFTER = RENEW_AFTER + 2 * 3600.0
+"""Seconds after which a server ends a link whose client has made no other: it must prove anew who it is."""
+
 REASON_LIMIT = 200
 """Characters of a peer's reason that are logged."""
 
@@ -116,6 +119,8 @@ class Session:
         self.addresses: tuple[IpAddress, ...] = ()
         """The peer's in the VPN, once it was met."""
         self.over = False
+        self.expires = False
+        """Whether it is ended when it is long past its time: as a server does."""
         self._heard = False
         self._misses = 0
         self._keepalive: float | None = None
@@ -142,6 +147,11 @@ class Session:
         """Whether it is time for a link with new keys."""
         return self.transport.worn or self._loop.time() - self.started > RENEW_AFTER
 
+    @property
+    def overdue(self) -> bool:
+        """Whether that was long ago."""
+        return self.transport.overdue or self._loop.time() - self.started > END_AFTER
+
     # --- of `Receiver` ---
 
     def take_message(self, kind: Kind, body: bytes) -> None:
@@ -150,7 +160,7 @@ class Session:
         match kind:
             case Kind.HELLO:
                 self._meet(body)
-            case Kind.PING:
+            case Kind.PING if self.hello is not None:
                 self.transport.send_message(Kind.PONG, body)
             case Kind.BYE:
                 reason = body[: REASON_LIMIT * 4].decode("utf-8", "replace")[:REASON_LIMIT]
@@ -218,6 +228,10 @@ class Session:
                 self.transport.abort(f"no sign of life for {silence:g} s")
                 return
             self.transport.send_message(Kind.PING, b"")
+        if self.expires and self.overdue:
+            self.log.notice(f"VPN: the link of {self.peer.shown} is ended, for its keys are long worn")
+            self.part("the keys are worn: make a new link")
+            return
         if self.due:
             self._owner.resume()
         self._watch()

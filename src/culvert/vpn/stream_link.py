@@ -127,6 +127,10 @@ class StreamLink:
     def worn(self) -> bool:
         return self._records >= RECORDS_LIMIT
 
+    @property
+    def overdue(self) -> bool:
+        return self._records >= 2 * RECORDS_LIMIT
+
     def send_message(self, kind: Kind, body: bytes) -> None:
         if self._over or self._closing or self._engine.blocked is not None:
             return

@@ -86,6 +86,10 @@ class Transport(Protocol):
     def worn(self) -> bool:
         """Whether its keys have served for as many records as they should: time for a link with new ones."""
 
+    @property
+    def overdue(self) -> bool:
+        """Whether they have served so long that a peer that makes no new link will not do so any more."""
+
     def send_message(self, kind: Kind, body: bytes) -> None:
         """Send a message that is no packet, with at most MESSAGE_LIMIT bytes."""
 

@@ -148,6 +148,7 @@ class Tunnel:
         link = StreamLink(self._readiness, engine, stream)
         names = names_of(certificate) if certificate is not None else ()
         session = self._hub.session(self._part, link, Peer(shown, names, _outer(stream)), log)
+        session.expires = not self._service.client
         link.attach(session)
         session.begin(self._config.keepalive)
         return link
@@ -157,6 +158,7 @@ class Tunnel:
         names = names_of(certificate) if certificate is not None else ()
         outer = unwrapped(link.way.peer[0])
         session = self._hub.session(self._part, link, Peer(shown, names, outer), log)
+        session.expires = not self._service.client
         link.attach(session)
         link.on_path = lambda: self._part.path_changed(session)
         session.begin(self._config.keepalive)

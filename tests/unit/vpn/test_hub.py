@@ -23,7 +23,7 @@ from culvert.tls.engine import Scratch
 from culvert.vpn.directory import host
 from culvert.vpn.hello import Hello
 from culvert.vpn.hub import Hub
-from culvert.vpn.session import MeetingError, Peer, Session
+from culvert.vpn.session import END_AFTER, RENEW_AFTER, MeetingError, Peer, Session
 from culvert.vpn.tally import Tally
 from culvert.vpn.transport import FrameError, Kind
 from culvert.vpn.virtio import NO_HEADER
@@ -40,6 +40,7 @@ class Way:
     offload = True
     path_mtu = None
     worn = False
+    overdue = False
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
@@ -319,5 +320,39 @@ def test_the_peer_s_own_probes_are_no_answer() -> None:
             session.take_message(Kind.PING, b"")
             await asyncio.sleep(0.01)
         assert way.end == "no sign of life for 0.2 s"
+
+    play(story)
+
+
+@pytest.mark.parametrize("expires", [True, False])
+def test_a_server_ends_a_link_whose_keys_are_long_worn(expires: bool) -> None:
+    async def story(world: World) -> None:
+        session, way = world.peer("10.9.0.2", keepalive=0.02)
+        session.expires, way.overdue = expires, True
+        for _ in range(5):
+            session.take_message(Kind.PONG, b"")
+            await asyncio.sleep(0.02)
+        assert way.end == ("closed" if expires else "")
+        assert way.messages == ([(Kind.BYE, b"the keys are worn: make a new link")] if expires else [])
+
+    play(story)
+
+
+def test_a_link_is_overdue_some_time_after_it_should_have_been_renewed() -> None:
+    async def story(world: World) -> None:
+        session, _ = world.peer("10.9.0.2")
+        session.started -= RENEW_AFTER + 1
+        assert (session.due, session.overdue) == (True, False)
+        session.started -= END_AFTER - RENEW_AFTER
+        assert session.overdue
+
+    play(story)
+
+
+def test_who_has_not_introduced_itself_gets_no_answers() -> None:
+    async def story(world: World) -> None:
+        session, way = world.peer()
+        session.take_message(Kind.PING, b"abc")
+        assert way.messages == []
 
     play(story)

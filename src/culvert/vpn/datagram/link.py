@@ -45,6 +45,9 @@ BYTES_LIMIT = 1 << 36
 RECORDS_LIMIT = 1 << 28
 """What one key may encrypt: a sixth of what AES-GCM is good for (RFC 8446, 5.5)."""
 
+OVERDUE = 4
+"""How many times that a server lets a key encrypt: its client is to have made a new link long before."""
+
 REPORT_PAUSE = 0.5
 """Seconds between reports of loss."""
 
@@ -131,7 +134,15 @@ class DatagramLink:
 
     @property
     def worn(self) -> bool:
-        return self._sealer.records >= RECORDS_LIMIT or self.sent_to_tls >= BYTES_LIMIT
+        return self._used(1)
+
+    @property
+    def overdue(self) -> bool:
+        return self._used(OVERDUE)
+
+    def _used(self, times: int) -> bool:
+        octets = max(self.sent_to_tls, self.sent_to_plain)
+        return self._sealer.records >= times * RECORDS_LIMIT or octets >= times * BYTES_LIMIT
 
     def send_message(self, kind: Kind, body: bytes) -> None:
         if self._receiver is None or self._closing:
