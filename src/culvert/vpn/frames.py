@@ -73,11 +73,12 @@ class Cutter:
         """The messages that are complete with `data`, valid until the next step. To be run to its end.
 
         A packet is a view of `data`, which must stay as it is for as long as packets alone are given; the
-        body of any other message is a copy, and so is all that stands behind it.
+        body of any other message is a copy, and so is all that stands behind the first such.
 
         Raises FrameError for what is no message; nothing can be fed after that.
         """
-        if self._rest:
+        own = bool(self._rest)
+        if own:
             self._rest += data
             data = memoryview(self._rest)
         position, size = 0, len(data)
@@ -96,8 +97,10 @@ class Cutter:
             position = end
             body = data[start:end]
             if kind < Kind.PACKET:  # rare; what is said in answer to it may overwrite the buffer
-                body, data = memoryview(bytes(body)), memoryview(bytes(data[end:]))
-                position, size = 0, len(data)
+                body = memoryview(bytes(body))
+                if not own:
+                    own, data = True, memoryview(bytes(data[end:]))
+                    position, size = 0, len(data)
             elif number in _VERSIONS:
                 body = memoryview(self._headers.restore(_VERSIONS[number], bytes(body)))
             yield kind, body

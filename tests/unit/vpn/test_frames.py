@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +75,24 @@ def test_the_longest_packet_is_whole() -> None:
 def test_what_is_no_message_is_refused_before_it_is_there(stream: bytes, reason: str) -> None:
     with pytest.raises(FrameError, match=reason):
         cut([stream])
+
+
+def test_many_small_messages_cost_no_more_than_one_by_one() -> None:
+    stream = message(Kind.PING, b"") * 350_000
+    before = time.process_time()
+    assert len(cut([stream])) == 350_000
+    assert time.process_time() - before < 4  # half a second; a copy of the rest for each took a minute
+
+
+def test_what_is_said_in_answer_may_overwrite_what_is_behind_a_message() -> None:
+    stream = bytearray(
+        message(Kind.PING, b"one") + message(Kind.PONG, b"two") + message(Kind.PACKET, b"E123")
+    )
+    found = []
+    for kind, body in Cutter().feed(memoryview(stream)):
+        found.append((kind, bytes(body)))
+        stream[:] = bytes(len(stream))
+    assert found == [(Kind.PING, b"one"), (Kind.PONG, b"two"), (Kind.PACKET, b"E123")]
 
 
 def test_what_is_too_long_is_not_made() -> None:
