@@ -27,6 +27,7 @@ from culvert.tls.failure import TlsError
 from culvert.vpn.datagram.doorstep import PENDING_LIMIT, PENDING_SHARE
 from culvert.vpn.datagram.link import IDENT, DatagramLink
 from culvert.vpn.datagram.port import Port
+from culvert.vpn.datagram.strangers import FLOOD
 from culvert.vpn.datagram.udp import Way
 
 PATIENCE = 4.0
@@ -62,7 +63,7 @@ class Datagrams:
         for sock in sockets:
             port = Port(sock.dup(), self.buffers, self.shared.readiness.loop)
             port.count_strays(strays)
-            port.listen(self.context.greet, welcome, self._crowded)
+            port.listen(self.context.greet, welcome, self._crowded, self._flooded)
             self._ports.append(port)
 
     def _crowded(self, way: Way) -> None:
@@ -71,6 +72,11 @@ class Datagrams:
             "handshakes over UDP",
             f"Service [{name}] ended the oldest handshake over UDP, with {show(way.peer)}: "
             f"{PENDING_LIMIT} at once are the most, and {PENDING_SHARE} of one network",
+        )
+
+    def _flooded(self, way: Way) -> None:
+        self.shared.log.warning(
+            f"VPN: more than {FLOOD} datagrams of nobody within a second, one of them from {show(way.peer)}"
         )
 
     def open(self, family: int) -> Port:

@@ -236,7 +236,9 @@ def test_noise_and_hellos_without_cookies_leave_nothing(world: VpnWorld, server:
         flood(noise, target, hello, 20_000)
         eventually(lambda: world.pings("alpha", OURS), "an answer after the flood")
         assert resident(worker) - before < 2 * 1024 * 1024
-        assert len(server.log.lines) == lines
+        told = server.log.lines[lines:]
+        assert all("datagrams of nobody within a second, one of them from 10.78.2." in one for one in told)
+        assert 1 <= len(told) < 30
         noise.close()
 
 

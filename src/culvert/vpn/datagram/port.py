@@ -17,13 +17,11 @@ from culvert.tls.datagram import APPLICATION_DATA, HEADER, DatagramEngine, Datag
 from culvert.vpn.datagram.doorstep import Doorstep
 from culvert.vpn.datagram.doubt import STRANGER
 from culvert.vpn.datagram.link import IDENT, DatagramLink
+from culvert.vpn.datagram.strangers import Strangers
 from culvert.vpn.datagram.udp import Arrival, Outbox, UdpSocket, Way
 
 BATCH = 16
 """Reads of the socket for one readiness event: then it is the interface's turn."""
-
-STRANGER_PAUSE = 0.05
-"""Seconds, at least, between two answers to datagrams of nobody: a client asks until it has one."""
 
 _HANDSHAKE = 22
 """How a record of a handshake begins."""
@@ -50,7 +48,8 @@ class Port:
         self._crowded: Callable[[Way], object] = lambda way: None
         self._waiting = False
         self._closed = False
-        self._told = 0.0
+        self._strangers = Strangers()
+        self._flooded: Callable[[Way], object] = lambda way: None
         self._strays = memoryview(bytearray(8)).cast("Q")
         """Datagrams of no link that were no client's either."""
         self._epoll = select.epoll()
@@ -80,12 +79,15 @@ class Port:
         greet: Greet,
         welcome: Callable[[DatagramLink], None],
         crowded: Callable[[Way], object] = lambda way: None,
+        flooded: Callable[[Way], object] = lambda way: None,
     ) -> None:
         """Serve clients: `welcome` gets the link of each that has shown its cookie, to shake hands. `crowded`
-        is told whose handshake had to make room for another one.
+        is told whose handshake had to make room for another one, and `flooded` where one comes from
+        of many datagrams of nobody.
         """
         self._ident = IDENT
-        self._greet, self._welcome, self._crowded = greet, welcome, crowded
+        self._greet, self._welcome = greet, welcome
+        self._crowded, self._flooded = crowded, flooded
 
     def stop_greeting(self) -> None:
         """Take no new clients."""
@@ -180,14 +182,16 @@ class Port:
 
     def _meet(self, start: int, count: int, way: Way) -> None:
         """A datagram of nobody known: a ClientHello, or nothing."""
-        begin = start + self._ident
+        begin, now = start + self._ident, self.loop.time()
+        if self._strangers.came(now):
+            self._flooded(way)
         if self._greet is None or count <= self._ident or self.buffers.arrived[begin] != _HANDSHAKE:
             self._strays[0] += 1
             if self.buffers.arrived[begin : begin + 3] == APPLICATION_DATA and count > self._ident + HEADER:
-                self._tell_stranger(way)
+                self._tell_stranger(way, now)
             return
         ident = bytes(self.buffers.arrived[start:begin])
-        found = self._greet(begin, count - self._ident, ident + way.key(), self.buffers, self.loop.time())
+        found = self._greet(begin, count - self._ident, ident + way.key(), self.buffers, now)
         if isinstance(found, bytes):
             if found:
                 self.udp.send_alone(found, way)
@@ -201,11 +205,9 @@ class Port:
                 self._crowded(oldest.way)
             self._welcome(link)
 
-    def _tell_stranger(self, way: Way) -> None:
+    def _tell_stranger(self, way: Way, now: float) -> None:
         """Say that its datagrams are nobody's: in fewer bytes than they have, and not often."""
-        now = self.loop.time()
-        if self._greet is not None and now - self._told >= STRANGER_PAUSE:
-            self._told = now
+        if self._greet is not None and self._strangers.may_be_told(way.peer, now):
             self.udp.send_alone(STRANGER, way)
 
     def _hear_complaints(self) -> None:
