@@ -231,14 +231,16 @@ def test_noise_and_hellos_without_cookies_leave_nothing(world: VpnWorld, server:
         with world.hosts["beta"].entered():
             noise = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         target = (OUTER["beta"][0], PORT)
+        lines = len(server.log.lines)
         flood(noise, target, hello, 2000)
-        before, lines = resident(worker), len(server.log.lines)
+        server.log.wait("VPN: more than 200 datagrams of nobody within a second", since=lines)
+        before = resident(worker)
         flood(noise, target, hello, 20_000)
         eventually(lambda: world.pings("alpha", OURS), "an answer after the flood")
         assert resident(worker) - before < 2 * 1024 * 1024
         told = server.log.lines[lines:]
-        assert all("datagrams of nobody within a second, one of them from 10.78.2." in one for one in told)
-        assert 1 <= len(told) < 30
+        assert all("more than 200 datagrams of nobody" in one for one in told)
+        assert len(told) < 30  # one for each second
         noise.close()
 
 

@@ -26,6 +26,10 @@ _DATA_VALID = 2
 _ECN = 0x80
 _TCP4, _TCP6, _UDP = 1, 4, 5
 _PROTOCOL = {_TCP4: 6, _TCP6: 6, _UDP: 17}
+_FRAGMENT = 44
+"""The header of a fragment of IPv6 (RFC 8200, 4.5)."""
+
+_SYN, _RST = 0x02, 0x04
 
 
 class PacketError(ValueError):
@@ -80,6 +84,8 @@ def _check_header(frame: memoryview, version: int, transport: int, protocol: int
         raise PacketError(f"segmentation of the kind {kind} for IPv{version} with protocol {protocol}")
     if (version == 4 or protocol == _PROTOCOL[kind]) and checksum != transport:
         raise PacketError(f"a checksum from {checksum} on, where the IP header ends at {transport}")
+    if frame[VIRTIO + 6] & 0x3F or frame[VIRTIO + 7] if version == 4 else protocol == _FRAGMENT:
+        raise PacketError(f"segmentation of a fragment of IPv{version}")
     if kind == _UDP:
         _check_udp(size - checksum - 8, segment, offset)
     else:
@@ -94,6 +100,8 @@ def _check_udp(payload: int, segment: int, offset: int) -> None:
 def _check_tcp(header: memoryview, segment: int, offset: int) -> None:
     if len(header) < 20 or segment < SMALLEST_TCP_SEGMENT or offset != 16:
         raise PacketError(f"TCP segments of {segment} bytes")
+    if header[13] & (_SYN | _RST):
+        raise PacketError(f"TCP segments with the flags {header[13]:#x}")
     length = (header[12] >> 4) * 4
     if not 20 <= length <= len(header):
         raise PacketError(f"a TCP header of {length} bytes")

@@ -45,6 +45,18 @@ BAD = {
     "another checksum": virtio(kind=TCP4, segment=1460, start=20, offset=6) + LONG4,
 }
 
+for flag, named in ((0x02, "SYN"), (0x04, "RST")):
+    packet = bytearray(LONG4)
+    packet[20 + 13] |= flag
+    BAD[f"segments with {named}"] = virtio(kind=TCP4, segment=1460, start=20, offset=16) + packet
+for at, byte, named in ((6, 0x20, "first"), (7, 0x10, "later")):
+    packet = bytearray(LONG4)
+    packet[at] |= byte
+    BAD[f"segments of a {named} fragment"] = virtio(kind=TCP4, segment=1460, start=20, offset=16) + packet
+BAD["segments of a fragment of IPv6"] = virtio(kind=TCP6, segment=1440, start=48, offset=16) + ipv6(
+    bytes((6, *bytes(7))) + tcp(bytes(5000)), protocol=44
+)
+
 BAD_PACKETS = {
     "IPv4 cut": LONG4[:-1],
     "IPv4 with more behind it": LONG4 + b"x",
