@@ -108,10 +108,12 @@ def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters
     config, context, loop = prepared.config, prepared.context, surroundings.readiness.loop
     show = None if prepared.tally is None else counters.show_target
     connector = Connector(loop, config, prepared.targets, log, show=show)
-    refusals = Refusals(log, counters, loop.time)
+    refusals = Refusals(log, counters.refused, loop.time)
     tunnel = None
     if config.vpn is not None:
-        hub = Hub(config.vpn, surroundings.scratch, refusals.refuse, VpnTally(counters))
+        tally = VpnTally(counters)
+        drops = Refusals(log, tally.dropped, loop.time)
+        hub = Hub(config.vpn, surroundings.scratch, drops.refuse, tally)
         tunnel = Tunnel(config, hub, surroundings.readiness, log)
     return Shared(
         config,
@@ -427,7 +429,7 @@ class RunningService:
         try:
             place = self._admit(address)
         except RefusedError as error:
-            self._shared.refusals.refuse(error.key, error.line(self.config.name, show(address)))
+            self._shared.refused(show(address), error)
             link.release()
             return
         task = self._launch(Association(self._datagrams, link, self._ident(), place))

@@ -100,6 +100,8 @@ def test_what_is_dropped_is_counted_by_reason(world: Watched) -> None:
     world.hosts["beta"].run("ip route add 10.87.0.10 dev cvc0 src 10.87.0.20")
     assert not world.pings("beta", "10.87.0.10")
     assert world.number("packets_dropped_total", reason="strayed") > strayed
+    refused = [name for name, _ in world.admin.metrics() if name == "culvert_connections_refused_total"]
+    assert refused == []  # those are connections
 
 
 def test_the_status_has_the_vpn(world: Watched) -> None:

@@ -40,7 +40,7 @@ none, and what hosts say to them by themselves is dropped here and not at the pe
 
 
 class Refuse(Protocol):
-    """Counts and logs what was dropped, the log not too often: `Refusals.refuse` does."""
+    """Counts a `Drop` and logs it, the log not too often: `Refusals.refuse` does."""
 
     def __call__(self, reason: str, text: str, log: Channel | None = None) -> object: ...
 
@@ -193,8 +193,7 @@ class Hub:
         try:
             source, destination = inspect(frame, offloaded)
         except PacketError as error:
-            tally.drop(Drop.MALFORMED)
-            self._refuse("malformed packet", f"VPN: {session.peer.shown} sent {error}", session.log)
+            self._refuse(Drop.MALFORMED.value, f"VPN: {session.peer.shown} sent {error}", session.log)
             return
         if source + destination not in session.passed and not self._permitted(session, source, destination):
             return
@@ -211,16 +210,14 @@ class Hub:
     def _permitted(self, session: Session, source: bytes, destination: bytes) -> bool:
         """Whether the peer may send from here to there; told in the log where it may not."""
         if session.sources.find(source) is None:
-            self.tally.drop(Drop.SPOOFED)
             text = f"VPN: {session.peer.shown} sent from {_shown(source)}, which is not its address: dropped"
-            self._refuse("spoofed packet", text, session.log)
+            self._refuse(Drop.SPOOFED.value, text, session.log)
             return False
         if self.local.find(destination) is None and not (
             self.config.between_clients and self.directory.find(destination) is not None
         ):
-            self.tally.drop(Drop.STRAYED)
             text = f"VPN: {session.peer.shown} sent to {_shown(destination)}, which is not for it: dropped"
-            self._refuse("stray packet", text, session.log)
+            self._refuse(Drop.STRAYED.value, text, session.log)
             return False
         if len(session.passed) >= PASSED_LIMIT:
             session.passed.clear()

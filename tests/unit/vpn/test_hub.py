@@ -206,10 +206,10 @@ def test_what_a_peer_may_send_reaches_the_interface() -> None:
 @pytest.mark.parametrize(
     ("source", "to", "reason"),
     [
-        ("10.9.0.3", "10.9.0.1", "spoofed packet"),
-        ("192.0.2.1", "10.9.0.1", "spoofed packet"),
-        ("10.9.0.2", "10.9.0.3", "stray packet"),
-        ("10.9.0.2", "192.0.2.1", "stray packet"),
+        ("10.9.0.3", "10.9.0.1", "spoofed"),
+        ("192.0.2.1", "10.9.0.1", "spoofed"),
+        ("10.9.0.2", "10.9.0.3", "strayed"),
+        ("10.9.0.2", "192.0.2.1", "strayed"),
     ],
 )
 def test_what_a_peer_may_not_send_goes_nowhere(source: str, to: str, reason: str) -> None:
@@ -237,7 +237,7 @@ def test_what_was_permitted_ends_with_who_had_it() -> None:
         two.take_packet(packet, False)
         three.ended("")
         two.take_packet(packet, False)
-        assert (len(world.taken()), world.refused) == (1, ["stray packet"])
+        assert (len(world.taken()), world.refused) == (1, ["strayed"])
         assert world.part.left == [three]
 
     play(story, "tunClientToClient = yes\n")
