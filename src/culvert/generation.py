@@ -102,8 +102,8 @@ class Generation:
     def run_worker(self, control: socket.socket, index: int) -> int:
         door, ledger = self.door, self.ledger
         if door is None or ledger is None or not self.administers(index):
-            for bound in door.bound if door is not None else ():
-                bound.sock.close()
+            if door is not None:
+                door.let_go()
             self.close_jail()
             return worker.serve(self.assignment(index), control)
         # No other process needs the libraries of these.
@@ -118,7 +118,7 @@ class Generation:
 
         def make() -> AdminProcess:
             endpoint = Endpoint(door, overview, Supervised(control, ledger), self.main)
-            return AdminProcess(endpoint, ledger, self.log)
+            return AdminProcess(endpoint, door, ledger, self.log)
 
         return worker.obey(make, self.log, self.main, control)
 
@@ -150,7 +150,7 @@ class Generation:
         if self.ledger is not None:
             self.ledger.claim()
         return worker.Assignment(
-            self.services, self.options, self.log, self.numbers, self.descriptors, index == 0
+            self.services, self.options, self.log, self.numbers, self.descriptors, index == 0, self.ledger
         )
 
     def bury(self, pid: int) -> None:
