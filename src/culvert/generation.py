@@ -28,6 +28,7 @@ from culvert.config.model import Configuration, GlobalOptions, Service, Transpar
 from culvert.descriptors import Demand, DescriptorLimit
 from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError
 from culvert.idents import ConnectionNumbers
+from culvert.latecomers import Arrivals
 from culvert.ledger import Ledger
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import KINDS, Channel, Level, Log, open_log
@@ -166,10 +167,11 @@ class Generation:
         for bound in self._without(successor):
             bound.turn_away()
 
-    def turn_away_clients(self) -> None:
-        """Let no client connect any more, before the queues are emptied."""
+    def turn_away_clients(self) -> Arrivals:
         for bound in self._listening():
             bound.turn_away()
+        addresses = [bound.address for bound in self._listening() if not bound.passed]
+        return Arrivals(one[1] for one in addresses if not isinstance(one, str))
 
     def stop_listening(self) -> None:
         for bound in self._listening():

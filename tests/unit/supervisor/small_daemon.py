@@ -20,6 +20,7 @@ from typing import Any
 from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogFormat, LogMode
 from culvert.errors import ConfigurationError, Location
 from culvert.jail import Place
+from culvert.latecomers import Arrivals
 from culvert.log import FileSink, Log
 from culvert.metrics import Event
 from culvert.supervisor import Generation, Supervisor, Timing
@@ -99,6 +100,9 @@ class SmallGeneration:
 
     def disown(self, heir: Generation) -> None:
         self._listener.close()
+
+    def turn_away_clients(self) -> Arrivals:
+        return Arrivals(())
 
     def stop_listening(self) -> None:
         self._listener.close()
