@@ -158,7 +158,7 @@ def test_workers_keep_one_power_and_nobody_else_any(world: World) -> None:
         children(world.daemon.pid), key=lambda pid: status(pid)["CapPrm"], reverse=True
     )
     assert len(workers) == 2
-    for name in ("CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb"):
+    for name in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
         assert status(administers)[name] == ["0" * 16]
     for pid in workers:
         fields = status(pid)
