@@ -135,6 +135,13 @@ def descriptors(pid: int) -> list[int]:
     return [int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()]
 
 
+def starve(child: Child, port: int) -> list[socket.socket]:
+    """Take all descriptors that a worker may have, by clients, which are returned."""
+    limit = max(descriptors(child.pid)) + 4
+    resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    return [dial(port) for _ in range(limit)]
+
+
 class TestStop:
     @pytest.mark.parametrize("farewell", ["word", "the supervisor's end"])
     def test_it_ends_at_once_with_0(
@@ -306,9 +313,7 @@ class TestLog:
         self, start: Start, generation: Generation, loader: Loader, tmp_path: Path, port: int
     ) -> None:
         child = start(generation)
-        limit = max(descriptors(child.pid)) + 4
-        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (limit, limit))
-        clients = [dial(port) for _ in range(limit)]
+        clients = starve(child, port)
         fresh = tmp_path / "fresh"
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
         await_line(loader, "accepts nothing for")
@@ -327,9 +332,7 @@ class TestRequests:
         self, start: Start, generation: Generation, loader: Loader, port: int
     ) -> None:
         child = start(generation)
-        limit = max(descriptors(child.pid)) + 4
-        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (limit, limit))
-        clients = [dial(port) for _ in range(limit)]
+        clients = starve(child, port)
         await_line(loader, "accepts nothing for")
         assert b'{"total": ' in child.ask(Request(Action.LIST, limit=1))
         for client in clients:
