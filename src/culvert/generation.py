@@ -28,6 +28,7 @@ from culvert.config.model import Configuration, GlobalOptions, Service, Transpar
 from culvert.descriptors import Demand, DescriptorLimit
 from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError
 from culvert.idents import ConnectionNumbers
+from culvert.latecomers import Arrivals
 from culvert.ledger import Ledger
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import KINDS, Channel, Level, Log, open_log
@@ -102,8 +103,8 @@ class Generation:
     def run_worker(self, control: socket.socket, index: int) -> int:
         door, ledger = self.door, self.ledger
         if door is None or ledger is None or not self.administers(index):
-            for bound in door.bound if door is not None else ():
-                bound.sock.close()
+            if door is not None:
+                door.let_go()
             self.close_jail()
             return worker.serve(self.assignment(index), control)
         # No other process needs the libraries of these.
@@ -118,7 +119,7 @@ class Generation:
 
         def make() -> AdminProcess:
             endpoint = Endpoint(door, overview, Supervised(control, ledger), self.main)
-            return AdminProcess(endpoint, ledger, self.log)
+            return AdminProcess(endpoint, door, ledger, self.log)
 
         return worker.obey(make, self.log, self.main, control)
 
@@ -150,7 +151,7 @@ class Generation:
         if self.ledger is not None:
             self.ledger.claim()
         return worker.Assignment(
-            self.services, self.options, self.log, self.numbers, self.descriptors, index == 0
+            self.services, self.options, self.log, self.numbers, self.descriptors, index == 0, self.ledger
         )
 
     def bury(self, pid: int) -> None:
@@ -166,10 +167,11 @@ class Generation:
         for bound in self._without(successor):
             bound.turn_away()
 
-    def turn_away_clients(self) -> None:
-        """Let no client connect any more, before the queues are emptied."""
+    def turn_away_clients(self) -> Arrivals:
         for bound in self._listening():
             bound.turn_away()
+        addresses = [bound.address for bound in self._listening() if not bound.passed]
+        return Arrivals(one[1] for one in addresses if not isinstance(one, str))
 
     def stop_listening(self) -> None:
         for bound in self._listening():

@@ -95,7 +95,8 @@ def test_one_question_for_all_who_wait_and_none_while_its_answer_holds(
     assert all(visit.result(timeout=10) for visit in waiting)
     assert Visitor(daemon, world, version).visit()
     assert len(world.responder.requests) == asked + 1
-    eventually(lambda: len(daemon.log.find(r"LOG5\[\S+\]: OCSP: Accepted \(good\)")) == 6, "six answers")
+    accepted = r"LOG5\[\S+\]: OCSP: Accepted \(good\)"
+    eventually(lambda: len(daemon.log.find(accepted)) == 6, "a line for each of them")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
