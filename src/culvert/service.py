@@ -57,9 +57,6 @@ BY_ADMIN = "over the admin endpoint"
 WIND_UP = 3.0
 """Seconds for which such a connection may take to close."""
 
-ACCEPT_BATCH = 4
-"""Connections accepted for one readiness event: more would let one worker take a burst from the others."""
-
 EXHAUSTED_PAUSE = 0.25
 """Seconds without accepting after descriptors or memory ran out: long enough for some to come back."""
 
@@ -191,7 +188,7 @@ class RunningService:
 
     def _begin(self) -> None:
         for sock in self._sockets:
-            self._loop.add_reader(sock.fileno(), self._acceptable, sock)
+            self._loop.add_reader(sock.fileno(), self._accept, sock)
         if self._datagrams is not None:
             self._datagrams.listen(self._datagram_sockets, self._welcome)
         if self._stapling.possible:
@@ -295,13 +292,12 @@ class RunningService:
 
     # --- accepting ---
 
-    def _acceptable(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPT_BATCH):
-            if not self._accept(listening):
-                return
-
     def _accept(self, listening: socket.socket) -> bool:
-        """Take one connection; whether there may be another."""
+        """Take one connection; whether there may be another.
+
+        One for each readiness event: the loop tells again of what still waits, with no call that fails, and
+        one worker does not take a burst from the others.
+        """
         try:
             accepted, address = listening.accept()
         except (BlockingIOError, InterruptedError):
@@ -383,7 +379,7 @@ class RunningService:
     def _resume(self) -> None:
         if not self._stopped.is_set():
             for sock in self._sockets:
-                self._loop.add_reader(sock.fileno(), self._acceptable, sock)
+                self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _ident(self) -> str:
         match self.config.log_id:
