@@ -139,8 +139,11 @@ class Worker:
 
     @property
     def open_connections(self) -> int:
-        """How many connections live, without those that come to their end already."""
-        return sum(not one.over for service in self._services for one in service.connections.values())
+        """How many connections a drain waits for: not those that come to their end already, nor those
+        of a VPN, which are told at once.
+        """
+        waited_for = (service for service in self._services if service.config.vpn is None)
+        return sum(not one.over for service in waited_for for one in service.connections.values())
 
     @property
     def services(self) -> Sequence[RunningService]:
