@@ -243,7 +243,16 @@ class StreamLink:
         engine = self._engine
         plaintext = engine.first(count)
         if plaintext:
-            if not self._cut(plaintext):
+            try:
+                packet = self._cutter.alone(self._transformed[:plaintext])
+                if packet is not None:
+                    self._records += 1
+                    self.sent_to_plain += len(packet)
+                    self._receiver.take_packet(packet, False)
+            except FrameError as error:
+                self._break_off(error)
+                return
+            if packet is None and not self._cut(plaintext):
                 return
             self._receiver.delivered()
         self._take(engine.drain() if engine.status is _OPEN else 0)
@@ -270,14 +279,9 @@ class StreamLink:
     def _cut(self, plaintext: int) -> bool:
         """Hand on the messages in it; False where the link is over."""
         self._records += 1 + (plaintext >> 14)
-        receiver, data = self._receiver, self._transformed[:plaintext]
+        receiver = self._receiver
         try:
-            packet = self._cutter.alone(data)
-            if packet is not None:
-                self.sent_to_plain += len(packet)
-                receiver.take_packet(packet, False)
-                return True
-            for kind, body in self._cutter.feed(data):
+            for kind, body in self._cutter.feed(self._transformed[:plaintext]):
                 if self._done.done():
                     return False
                 if kind >= _PACKET:
@@ -286,12 +290,16 @@ class StreamLink:
                 else:
                     receiver.take_message(kind, body.tobytes())
         except FrameError as error:
-            self.reason = str(error)
-            self._engine.close()
-            self._push()
-            self._finish(End.NEGOTIATION_FAILED)
+            self._break_off(error)
             return False
         return True
+
+    def _break_off(self, error: FrameError) -> None:
+        """The peer has broken the rules."""
+        self.reason = str(error)
+        self._engine.close()
+        self._push()
+        self._finish(End.NEGOTIATION_FAILED)
 
     def _peer_closed(self) -> None:
         if not self._over and not self._closing:
