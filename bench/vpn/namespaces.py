@@ -1,8 +1,9 @@
 """`python -m bench.vpn.namespaces`, as root: Culvert's own VPN, over TLS and DTLS, in network namespaces.
 
 Two hosts are joined by a veth pair. All roads are open from the beginning and measured in turn, round by
-round: the link itself, the VPN over TLS with offload, without it (single packets), and over DTLS. Exit status
-0 when everything was measured, 1 when something failed, 2 when the bench could not begin.
+round: the link itself, the VPN over TLS with offload, without it (single packets), and over DTLS; and for
+pings a bare loop in Python, with TLS and without. Exit status 0 when everything was measured, 1 when
+something failed, 2 when the bench could not begin.
 """
 
 from __future__ import annotations
@@ -105,10 +106,11 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Road:
-    """A way to the far host: its address there, and the processes that carry it."""
+    """A way to the far host: its address there, what carries it, and whether it is for pings alone."""
 
     address: str
     carriers: ProcessTree | None = None
+    pings_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,24 @@ class Hosts:
             yield Road(f"10.9.{number}.1", ProcessTree(*(one.pid for one in daemons)))
 
     @contextlib.contextmanager
+    def bare(self, number: int, *, tls: bool) -> Iterator[Road]:
+        """A bare loop in Python at each end: what there is to be had."""
+        ends = (f"10.9.{number}.1", f"10.9.{number}.2")
+        certificate = str(self._certificate) if tls else "-"
+        with contextlib.ExitStack() as stack:
+            for host, role, own in ((self.far, "server", ends), (self.near, "client", ends[::-1])):
+                words = (role, f"tun{number}", *own, FAR, str(4430 + number), certificate)
+                loop = subprocess.Popen(host.command(sys.executable, "-m", "bench.vpn.bare", *words))
+                stack.callback(loop.wait, PATIENCE)
+                stack.callback(loop.kill)
+            _eventually(lambda: self._answers(ends[0]), "the bare loop")
+            yield Road(ends[0], pings_alone=True)
+
+    def _answers(self, address: str) -> bool:
+        words = self.near.command("ping", "-q", "-c", "1", "-W", "1", address)
+        return subprocess.run(words, capture_output=True, timeout=PATIENCE, check=False).returncode == 0
+
+    @contextlib.contextmanager
     def _daemon(self, host: Host, name: str, text: str) -> Iterator[subprocess.Popen[bytes]]:
         path, log = self._folder / f"{name}.conf", self._folder / f"{name}.log"
         path.write_text(_HEADER + text)
@@ -201,7 +221,7 @@ def measure(hosts: Hosts, road: Road, seconds: float) -> Figures:
     flood = re.search(r"= [0-9.]+/([0-9.]+)/", hosts.near.run("ping", "-qf", "-c", str(FLOOD), road.address))
     if flood is None:
         raise MeasureError("ping did not say how long a flood took")
-    rate, cpu = _flow(hosts, road, seconds)
+    rate, cpu = (0.0, 0.0) if road.pings_alone else _flow(hosts, road, seconds)
     return Figures(statistics.median(times), float(flood[1]), wire, rate, cpu)
 
 
@@ -220,6 +240,8 @@ def _flow(hosts: Hosts, road: Road, seconds: float) -> tuple[float, float]:
     received = found["end"]["sum_received"]
     return received["bits_per_second"] / 1e6, used / (received["bytes"] / 1e9)
 
+
+BARE = {"bare loop": False, "bare loop, TLS": True}
 
 ROADS = {"TLS": "", "TLS, single packets": "tunOffload = no", "DTLS": "transport = dtls"}
 
@@ -242,6 +264,8 @@ def main(words: Sequence[str] | None = None) -> int:
             roads = {"direct": Road(FAR)}
             for number, (name, options) in enumerate(ROADS.items(), 1):
                 roads[name] = stack.enter_context(hosts.vpn(number, options))
+            for number, (name, tls) in enumerate(BARE.items(), len(ROADS) + 1):
+                roads[name] = stack.enter_context(hosts.bare(number, tls=tls))
             for _ in range(arguments.rounds):
                 for name, road in roads.items():
                     found.setdefault(name, []).append(measure(hosts, road, arguments.seconds))
@@ -267,8 +291,8 @@ def _table(found: dict[str, list[Figures]]) -> list[str]:
                 f"{one.flood:.3f}",
                 f"{one.wire / 2 - ETHERNET:.0f}",
                 f"{one.wire:.0f}",
-                f"{one.rate:.0f}",
-                f"{one.cpu:.2f}",
+                f"{one.rate:.0f}" if one.rate else "",
+                f"{one.cpu:.2f}" if one.cpu else "",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -284,7 +308,7 @@ def _table(found: dict[str, list[Figures]]) -> list[str]:
         f"medians of {len(found['TLS'])} rounds; ping: {PINGS}, apart by 20 ms; flood: {FLOOD}, the mean",
         "IP per ping: one way, the mean of both, without Ethernet's header; wire: both ways, with it; "
         "acknowledgements count",
-        "CPU: both ends of the tunnel",
+        "CPU: both ends of the tunnel; bare loop: a few lines of Python from interface to connection",
     ]
 
 
