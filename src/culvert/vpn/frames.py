@@ -57,13 +57,6 @@ def message(kind: Kind, body: bytes) -> bytes:
     return bytes((kind, len(body) >> 8, len(body) & 0xFF)) + body
 
 
-def write_header(buffer: bytearray, end: int, kind: int, length: int) -> None:
-    """Put a message's header into `buffer` so that it ends at `end`."""
-    buffer[end - 3] = kind
-    buffer[end - 2] = length >> 8
-    buffer[end - 1] = length & 0xFF
-
-
 class Cutter:
     """Cuts what a stream brings into messages."""
 

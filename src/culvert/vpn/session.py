@@ -96,6 +96,7 @@ class Session:
         self._owner = owner
         self._deliver = owner.deliver
         self.delivered = owner.pump
+        """Of `Receiver`."""
         self._loop = asyncio.get_running_loop()
         self.started = self._loop.time()
         self.sources: Directory[Session] = Directory()
