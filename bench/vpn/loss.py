@@ -148,9 +148,9 @@ def _received(outcome: str) -> float:
         raise HostError(f"iperf3 failed:\n{outcome[-2000:]}") from None
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Measure, and print the table."""
-    arguments = _arguments()
+    arguments = _arguments(words)
     lacking = missing(PROGRAMS)
     if lacking:
         print(f"bench.vpn.loss: not installed: {', '.join(lacking)}", file=sys.stderr)
@@ -177,13 +177,13 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.vpn.loss", description="A VPN over a lossy link")
     parser.add_argument("--rounds", type=int, default=3, help="how many rounds (3)")
     parser.add_argument("--seconds", type=float, default=10, help="how long one flow lasts (10)")
     parser.add_argument("--delay", type=float, default=20, help="milliseconds each way, by netem (20)")
     parser.add_argument("--loss", type=float, default=2, help="per cent of the packets each way (2)")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def _as_text(found: list[dict[str, Any]], arguments: argparse.Namespace) -> str:

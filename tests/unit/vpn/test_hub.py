@@ -55,6 +55,9 @@ class Way:
         first = start - 10 if offloaded else start
         self.packets.append(bytes(self._scratch.received[first : start + count]))
 
+    def send_alone(self, start: int, count: int, offloaded: bool) -> None:
+        self.send_packet(start, count, offloaded)
+
     def flush(self) -> None:
         pass
 
