@@ -15,6 +15,8 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
+# The tests start Culvert a thousand times and more: none of those is to compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -39,6 +39,12 @@ def report(**record: Any) -> None:
     os.write(1, f"\n{console.line(record)}\n".encode())
 
 
+def finish() -> None:
+    """Be over, and power off: a scenario whose programs may end with the machine calls it by itself."""
+    report(end=True)
+    _power_off()
+
+
 def main() -> None:
     """Run the plan that the command line names."""
     try:
@@ -56,9 +62,13 @@ def main() -> None:
     else:
         report(end=True)
     finally:
-        sys.stdout.flush()
-        os.sync()
-        ctypes.CDLL(None).reboot(_POWER_OFF)
+        _power_off()
+
+
+def _power_off() -> None:
+    sys.stdout.flush()
+    os.sync()
+    ctypes.CDLL(None).reboot(_POWER_OFF)
 
 
 def _too_late(number: int, frame: FrameType | None) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import signal
+import socket
 import statistics
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+"""Of setns(2), which the os module has from Python 3.12 on."""
 
 PATIENCE = 20.0
 """Seconds for what takes milliseconds."""
@@ -51,9 +59,12 @@ class Daemon:
             )
         self.pid = self._process.pid
 
-    def await_end(self) -> None:
-        """Wait until it ends by itself."""
-        self._process.wait(PATIENCE)
+    def await_end(self, seconds: float = PATIENCE) -> None:
+        """Wait until it ends by itself. Raises HostError."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise HostError(f"{self.log.stem} still runs after {seconds:.0f} s") from None
 
     def await_line(self, pattern: str) -> None:
         """Wait until a line of the log matches."""
@@ -84,7 +95,8 @@ class Host:
     def __init__(self, name: str) -> None:
         self.name = name
         _run(["ip", "netns", "add", name])
-        self._prefix = ("nsenter", f"--net=/run/netns/{name}", "--")
+        self._namespace = Path("/run/netns", name)
+        self._prefix = ("nsenter", f"--net={self._namespace}", "--")
         self.run("ip", "link", "set", "lo", "up")
         self.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
 
@@ -116,9 +128,20 @@ class Host:
         """Send what is for a network this way, in the words of `ip route`."""
         self.run("ip", "route", "replace", network, *way)
 
-    def interfaces(self) -> str:
-        """The addresses of all interfaces, one line each."""
-        return self.run("ip", "-o", "address", "show")
+    def way_to(self, address: str) -> str:
+        """The interface to which an address of IPv4 is routed by itself; nothing where none is.
+
+        For looks that are repeated: no process is started, which would take the processor from those that
+        are waited for.
+        """
+        wanted = f"{struct.unpack('=I', socket.inet_aton(address))[0]:08X}"
+        with self._namespace.open() as there, Path("/proc/thread-self/ns/net").open() as here:
+            _enter(there.fileno())
+            try:
+                lines = Path("/proc/thread-self/net/route").read_text().splitlines()[1:]
+            finally:
+                _enter(here.fileno())
+        return next((line.split()[0] for line in lines if line.split()[1] == wanted), "")
 
     def listening(self) -> list[int]:
         """The TCP ports on which somebody listens."""
@@ -145,6 +168,11 @@ class Host:
     def mend(self, interface: str) -> None:
         """Take `impair` back."""
         self.run("tc", "qdisc", "delete", "dev", interface, "root")
+
+
+def _enter(namespace: int) -> None:
+    if _libc.setns(namespace, _CLONE_NEWNET) != 0:
+        raise HostError(f"setns: {os.strerror(ctypes.get_errno())}")
 
 
 def link(one: tuple[Host, str, str], other: tuple[Host, str, str]) -> None:

@@ -7,7 +7,6 @@ client service's plain port, or the client service runs it by itself and has no 
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,14 +105,21 @@ class Way:
 
 
 @contextlib.contextmanager
-def linked(networks: Networks, way: Way, line: Line = _FIRST) -> Iterator[Tunnel]:
-    """A PPP link between the gateways, until the end of the block."""
-    options = (_DAEMON + way.program.options).format(debug=way.debug)
-    words = {"line": line, "far": FAR, "certificate": way.certificate}
+def served(networks: Networks, way: Way, line: Line = _FIRST) -> Iterator[Daemon]:
+    """The server's end of PPP links, for one at a time, until the end of the block."""
+    with contextlib.ExitStack() as stack:
+        yield _started(networks.far, way, line, _SERVER, stack)
+
+
+@contextlib.contextmanager
+def linked(
+    networks: Networks, way: Way, line: Line = _FIRST, server: Daemon | None = None
+) -> Iterator[Tunnel]:
+    """A PPP link between the gateways, until the end of the block; to that server, if there is one."""
     client_side = _CLIENT + (_SHORT if way.short else _PLAIN)
     with contextlib.ExitStack() as stack:
-        server = _started(networks.far, way.program, line, options + _SERVER.format(**words), stack)
-        client = _started(networks.near, way.program, line, options + client_side.format(**words), stack)
+        server = server or stack.enter_context(served(networks, way, line))
+        client = _started(networks.near, way, line, client_side, stack)
         if not way.short:
             _dial(networks.near, line, stack)
         try:
@@ -126,21 +132,21 @@ def linked(networks: Networks, way: Way, line: Line = _FIRST) -> Iterator[Tunnel
 
 
 def await_link(networks: Networks, line: Line = _FIRST) -> None:
-    """Wait until both ends of the link have their addresses."""
-    for host, address in ((networks.near, line.near_end), (networks.far, line.far_end)):
-        eventually(lambda: _interface(host, address) != "", f"{address} on {host.name}", _PATIENCE)  # noqa: B023
+    """Wait until both ends of the link have each other's address behind it."""
+    for host, address in ((networks.near, line.far_end), (networks.far, line.near_end)):
+        eventually(lambda: host.way_to(address) != "", f"{host.name} with {address}", _PATIENCE)  # noqa: B023
 
 
 def await_no_link(networks: Networks, line: Line = _FIRST) -> None:
-    """Wait until neither end has its address any more."""
-    for host, address in ((networks.near, line.near_end), (networks.far, line.far_end)):
-        eventually(lambda: not _interface(host, address), f"{host.name} without {address}", _PATIENCE)  # noqa: B023
+    """Wait until neither has it any more."""
+    for host, address in ((networks.near, line.far_end), (networks.far, line.near_end)):
+        eventually(lambda: not host.way_to(address), f"{host.name} without {address}", _PATIENCE)  # noqa: B023
 
 
 def route(networks: Networks, line: Line = _FIRST) -> None:
     """Send what the networks have for each other over the link."""
-    networks.near.route(FAR_NETWORK, "dev", _interface(networks.near, line.near_end))
-    networks.far.route(NEAR_NETWORK, "dev", _interface(networks.far, line.far_end))
+    networks.near.route(FAR_NETWORK, "dev", networks.near.way_to(line.far_end))
+    networks.far.route(NEAR_NETWORK, "dev", networks.far.way_to(line.near_end))
 
 
 def _dial(host: Host, line: Line, stack: contextlib.ExitStack) -> None:
@@ -154,19 +160,12 @@ def _dial(host: Host, line: Line, stack: contextlib.ExitStack) -> None:
     stack.callback(host.start(f"pppd{line.number}", "pppd", *words).end)
 
 
-def _started(
-    host: Host, program: Program, line: Line, configuration: str, stack: contextlib.ExitStack
-) -> Daemon:
-    name = f"{program.name}{line.number}"
+def _started(host: Host, way: Way, line: Line, section: str, stack: contextlib.ExitStack) -> Daemon:
+    name = f"{way.program.name}{line.number}"
     path = Path("/run", f"{host.name}-{name}.conf")
-    path.write_text(configuration)
-    daemon = host.start(name, *program.command, str(path))
+    options = (_DAEMON + way.program.options).format(debug=way.debug)
+    path.write_text(options + section.format(line=line, far=FAR, certificate=way.certificate))
+    daemon = host.start(name, *way.program.command, str(path))
     stack.callback(daemon.end)
     daemon.await_line("Configuration successful|Accepting new connections")
     return daemon
-
-
-def _interface(host: Host, address: str) -> str:
-    """The name of the interface with this address; nothing where there is none."""
-    found = re.search(rf"^\d+: (\S+) +inet {re.escape(address)} ", host.interfaces(), re.MULTILINE)
-    return found[1] if found else ""

@@ -9,19 +9,18 @@ not begin.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import machine, peers
 from bench.errors import MeasureError
-from bench.uml.guest import report
-from bench.uml.hosts import Daemon, Host, eventually, link
+from bench.uml.guest import finish, report
+from bench.uml.hosts import Daemon, Host, HostError, eventually, link
 from bench.uml.machine import boot, missing
 from bench.vpn.networks import MODULES
 
@@ -36,7 +35,7 @@ NEAR, FAR = "192.0.2.1", "198.51.100.1"
 _FLOW_PORT = 5201
 _DAEMON = "foreground = yes\nsyslog = no\npid =\ndebug = 6\n"
 _SERVER = """\
-[vpn]
+[{transport}]
 accept = {far}:{port}
 cert = {certificate}
 transport = {transport}
@@ -45,7 +44,7 @@ tunAddress = {server}
 tunPeer = {client}
 """
 _CLIENT = """\
-[vpn]
+[{transport}]
 client = yes
 connect = {far}:{port}
 CAfile = {certificate}
@@ -60,18 +59,19 @@ _ONE_FLOW = 30.0
 
 def run(parameters: dict[str, Any]) -> None:
     """In the guest: report a record for each flow of `rounds` rounds over the `roads`, `seconds` long, with
-    `delay` in milliseconds and `loss` in per cent each way, and the path of a `certificate`.
+    `delay` in milliseconds and `loss` in per cent each way, and the path of a `certificate`. The flows of a
+    round go by turns, or `together`.
     """
     path = _Path()
-    with contextlib.ExitStack() as stack:
-        for transport in TRANSPORTS:
-            stack.enter_context(_tunnel(path, transport, parameters["certificate"]))
-        for interface in ("near", "far"):
-            path.router.impair(interface, delay=parameters["delay"], loss=parameters["loss"])
-        for number in range(1, parameters["rounds"] + 1):
-            for road in parameters["roads"]:
-                address = _PLACES[road][1] if road in _PLACES else FAR
-                report(round=number, road=road, rate=_rate(path, address, parameters["seconds"]))
+    _start_tunnels(path, parameters["certificate"])
+    for interface in ("near", "far"):
+        path.router.impair(interface, delay=parameters["delay"], loss=parameters["loss"])
+    roads: list[str] = parameters["roads"]
+    for number in range(1, parameters["rounds"] + 1):
+        for flows in [roads] if parameters["together"] else [[road] for road in roads]:
+            for road, rate in _rates(path, flows, parameters["seconds"]).items():
+                report(round=number, road=road, rate=rate)
+    finish()
 
 
 class _Path:
@@ -91,48 +91,66 @@ class _Path:
             host.run("ip", "link", "set", "eth0", "gso_max_segs", "1")
 
 
-@contextlib.contextmanager
-def _tunnel(path: _Path, transport: str, certificate: str) -> Iterator[None]:
-    port, server, client = _PLACES[transport]
-    words = {
-        "far": FAR,
-        "port": port,
-        "certificate": certificate,
-        "transport": transport,
-        "server": server,
-        "client": client,
-    }
-    with contextlib.ExitStack() as stack:
-        far = _started(path.far, transport, _SERVER.format(**words))
-        stack.callback(far.end)
-        far.await_line("Accepting new connections")
-        near = _started(path.near, transport, _CLIENT.format(**words))
-        stack.callback(near.end)
+def _start_tunnels(path: _Path, certificate: str) -> None:
+    """A daemon at each end has both VPNs, each in a process of its own."""
+    words = [
+        {
+            "far": FAR,
+            "port": port,
+            "certificate": certificate,
+            "transport": transport,
+            "server": server,
+            "client": client,
+        }
+        for transport, (port, server, client) in _PLACES.items()
+    ]
+    far = _started(path.far, "".join(_SERVER.format(**one) for one in words))
+    far.await_line("Accepting new connections")
+    near = _started(path.near, "".join(_CLIENT.format(**one) for one in words))
+    for transport in TRANSPORTS:
         near.await_line(f"VPN: this end has .* over {transport.upper()} ")
-        yield
 
 
-def _started(host: Host, transport: str, section: str) -> Daemon:
-    file = Path("/run", f"{host.name}-{transport}.conf")
-    file.write_text(_DAEMON + section)
-    return host.start(f"culvert-{transport}", sys.executable, "-m", "culvert", "run", str(file))
+def _started(host: Host, sections: str) -> Daemon:
+    file = Path("/run", f"{host.name}.conf")
+    file.write_text(_DAEMON + sections)
+    return host.start("culvert", sys.executable, "-m", "culvert", "run", str(file))
 
 
-def _rate(path: _Path, address: str, seconds: float) -> float:
-    """What one TCP flow carries, in MB/s."""
-    server = path.far.start("iperf3", "iperf3", "--server", "--one-off")
+def _rates(path: _Path, roads: Sequence[str], seconds: float) -> dict[str, float]:
+    """What one TCP flow on each of these roads carries at the same time, in MB/s."""
+    ports = {road: _FLOW_PORT + index for index, road in enumerate(roads)}
+    servers = [_iperf(path.far, port, "--server", "--one-off") for port in ports.values()]
     try:
-        eventually(lambda: _FLOW_PORT in path.far.listening(), "iperf3 listening")
-        words = ("--client", address, "--time", str(seconds), "--json")
-        outcome = json.loads(path.near.run("iperf3", *words, seconds=seconds + 60))
+        eventually(lambda: {*ports.values()} <= {*path.far.listening()}, "iperf3 listening")
+        words = ("--time", str(seconds), "--json", "--client")
+        clients = {
+            road: _iperf(path.near, port, *words, _PLACES[road][1] if road in _PLACES else FAR)
+            for road, port in ports.items()
+        }
+        for client in clients.values():
+            client.await_end(seconds + 60)
     finally:
-        server.end()
-    return float(outcome["end"]["sum_received"]["bits_per_second"]) / 8e6
+        for server in servers:
+            server.end()
+    return {road: _received(client.text()) for road, client in clients.items()}
 
 
-def main() -> int:
+def _iperf(host: Host, port: int, *words: str) -> Daemon:
+    return host.start(f"iperf3-{port}", "iperf3", "--port", str(port), *words)
+
+
+def _received(outcome: str) -> float:
+    """What iperf3's client says that has arrived, in MB/s. Raises HostError."""
+    try:
+        return float(json.loads(outcome)["end"]["sum_received"]["bits_per_second"]) / 8e6
+    except (ValueError, KeyError):
+        raise HostError(f"iperf3 failed:\n{outcome[-2000:]}") from None
+
+
+def main(words: Sequence[str] | None = None) -> int:
     """Measure, and print the table."""
-    arguments = _arguments()
+    arguments = _arguments(words)
     lacking = missing(PROGRAMS)
     if lacking:
         print(f"bench.vpn.loss: not installed: {', '.join(lacking)}", file=sys.stderr)
@@ -147,6 +165,7 @@ def main() -> int:
             "seconds": arguments.seconds,
             "delay": arguments.delay,
             "loss": arguments.loss,
+            "together": False,
         }
         limit = 60 + arguments.rounds * 3 * (arguments.seconds + _ONE_FLOW)
         try:
@@ -158,13 +177,13 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.vpn.loss", description="A VPN over a lossy link")
     parser.add_argument("--rounds", type=int, default=3, help="how many rounds (3)")
     parser.add_argument("--seconds", type=float, default=10, help="how long one flow lasts (10)")
     parser.add_argument("--delay", type=float, default=20, help="milliseconds each way, by netem (20)")
     parser.add_argument("--loss", type=float, default=2, help="per cent of the packets each way (2)")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def _as_text(found: list[dict[str, Any]], arguments: argparse.Namespace) -> str:

@@ -61,6 +61,7 @@ class Connection:
         "_detail",
         "_endpoint",
         "_ends",
+        "_hurried",
         "_leave",
         "_place",
         "_presence",
@@ -109,6 +110,7 @@ class Connection:
         self._asked = 0.0
         self._relay: Relay | VpnLink | None = None
         self._program: Program | None = None
+        self._hurried = False
         self.parting = False
         """Whether it was told to end, and its peers are told."""
         self.over = False
@@ -154,7 +156,7 @@ class Connection:
             self._fail(end, f"{os_reason(error)} ({error.errno})")
         except asyncio.CancelledError as error:
             end = End.CLOSED
-            self._part_if_new(error.args[0] if error.args else WITH_WORKER)
+            self._hurried = not self._part_if_new(error.args[0] if error.args else WITH_WORKER)
             raise
         finally:
             if self._place is not None:
@@ -173,11 +175,12 @@ class Connection:
         self._relay.wind_up()
         return True
 
-    def _part_if_new(self, why: str) -> None:
-        """Have the peers told the end and given a moment to read it, unless they had that already."""
-        self.parting = not self.parting
-        if self.parting:
+    def _part_if_new(self, why: str) -> bool:
+        """Have the peers told the end and given a moment to read it; false where they had that already."""
+        new, self.parting = not self.parting, True
+        if new:
             self.log.notice(f"Connection ended {why}")
+        return new
 
     def _fail(self, end: End, reason: str, why: str | None = None) -> None:
         self._detail = reason
@@ -440,7 +443,7 @@ class Connection:
 
     async def _close_streams(self, end: End) -> None:
         reset = self._shared.config.reset and end in (End.RESET, End.IDLE, End.TLS_FAILED, End.REFUSED)
-        told = self._told(end)
+        told = [] if self._hurried else self._told(end)
         for stream in self._streams.values():
             if stream in told:
                 continue

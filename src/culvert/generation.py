@@ -8,7 +8,6 @@ closed. A build that fails undoes what it began and leaves the generation before
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import socket
 import time
@@ -25,9 +24,11 @@ from culvert.admin.operations import Supervised
 from culvert.admin.overview import DAEMON, Overview
 from culvert.admission import Gate, gates
 from culvert.config.model import Configuration, GlobalOptions, Service, Transparent
+from culvert.contexts import make_contexts, report_lifetimes
 from culvert.descriptors import Demand, DescriptorLimit
-from culvert.errors import ConfigurationError, Diagnostic, Severity, UnusableFileError
+from culvert.errors import ConfigurationError, Severity
 from culvert.idents import ConnectionNumbers
+from culvert.latecomers import Arrivals
 from culvert.ledger import Ledger
 from culvert.listen import Binder, Bound, Listener, Owner
 from culvert.log import KINDS, Channel, Level, Log, open_log
@@ -39,7 +40,6 @@ from culvert.tally import Cell
 from culvert.tls import datagram_context, fips, psk
 from culvert.tls.context import TlsContext
 from culvert.tls.credentials import AskPassPhrase, PassPhrases
-from culvert.tls.lifetime import Lifetime
 from culvert.turn import Turn
 from culvert.watch import Watched
 
@@ -105,8 +105,8 @@ class Generation:
         door = self.door
         if self.administers(index):
             return self._run_endpoint(control)
-        for bound in door.bound if door is not None else ():
-            bound.sock.close()
+        if door is not None:
+            door.let_go()
         clone = self.posts.take_up(index)
         self.close_jail(posts.POWERS if self.posts.is_vpn(index) else None)
         if self.posts.is_vpn(index):
@@ -130,7 +130,7 @@ class Generation:
 
         def make() -> AdminProcess:
             endpoint = Endpoint(door, overview, Supervised(control, ledger), self.main)
-            return AdminProcess(endpoint, ledger, self.log)
+            return AdminProcess(endpoint, door, ledger, self.log)
 
         return worker.obey(make, self.log, self.main, control)
 
@@ -162,7 +162,13 @@ class Generation:
         if self.ledger is not None:
             self.ledger.claim()
         return worker.Assignment(
-            self.services, self.options, self.log, self.numbers, self.descriptors, index == 0
+            self.services,
+            self.options,
+            self.log,
+            self.numbers,
+            self.descriptors,
+            index == 0,
+            ledger=self.ledger,
         )
 
     def bury(self, pid: int) -> None:
@@ -178,10 +184,11 @@ class Generation:
         for bound in self._without(successor):
             bound.turn_away()
 
-    def turn_away_clients(self) -> None:
-        """Let no client connect any more, before the queues are emptied."""
+    def turn_away_clients(self) -> Arrivals:
         for bound in self._listening():
             bound.turn_away()
+        addresses = [bound.address for bound in self._listening() if not bound.passed]
+        return Arrivals(one[1] for one in addresses if not isinstance(one, str))
 
     def stop_listening(self) -> None:
         for bound in self._listening():
@@ -284,7 +291,7 @@ class _Build:
         doubts = transparent.limits(services)
         watched = Watched.of(services, options.chroot) if options.watch else None
         contents = vpn_files(services, options.chroot)
-        contexts = self._contexts(services)
+        contexts = make_contexts(services, self._phrases)
         jailed = self._previous is not None and self._previous.jailed
         self._passed = self._activation.assign(services)
         try:
@@ -301,7 +308,7 @@ class _Build:
                 log.count_losses(loss_counter(ledger.tally(DAEMON), KINDS))
             main = log.channel(options.debug, "main")
             self._report(configuration, main)
-            _report_lifetimes(services, contexts, main)
+            report_lifetimes(services, contexts, main)
             for doubt in (*doubts, *self._doubts(services, options.chroot, jailed=jailed)):
                 main.warning(doubt)
             prepared = self._prepare(zip(services, contexts, listeners, strict=True), options, ledger, main)
@@ -401,21 +408,6 @@ class _Build:
             return Ledger()
         return known
 
-    def _contexts(self, services: Sequence[Service]) -> list[TlsContext]:
-        """Every service's context; the faults of all of them are reported together."""
-        contexts: list[TlsContext] = []
-        faults: list[Diagnostic] = []
-        unusable = True
-        for service in services:
-            try:
-                contexts.append(TlsContext(service, self._phrases))
-            except ConfigurationError as error:
-                unusable = unusable and isinstance(error, UnusableFileError)
-                faults.extend(error.diagnostics)
-        if faults:
-            raise (UnusableFileError if unusable else ConfigurationError)(faults)
-        return contexts
-
     def _listener(self, service: Service) -> Listener | None:
         if service.accept is None:
             return None
@@ -434,18 +426,6 @@ class _Build:
     def _turns(self, services: tuple[Prepared, ...]) -> dict[str, Turn]:
         known = dict(self._previous.turns) if self._previous is not None else {}
         return known | {p.config.name: p.turn for p in services if p.turn is not None}
-
-
-def _report_lifetimes(services: Sequence[Service], contexts: Sequence[TlsContext], main: Channel) -> None:
-    """Log what is left of each service's certificate, and of what leads from it to a root where that ends."""
-    now = datetime.datetime.now(datetime.UTC)
-    for service, context in zip(services, contexts, strict=True):
-        chain = context.credentials.chain if context.credentials is not None else ()
-        for depth, certificate in enumerate(chain):
-            lifetime = Lifetime.of(certificate, now)
-            if depth == 0 or lifetime.ends_soon:
-                level = Level.WARNING if lifetime.ends_soon else Level.INFO
-                main.write(level, f"Service [{service.name}]: {lifetime}")
 
 
 def _report_descriptors(demand: Demand, limit: int, main: Channel) -> None:

@@ -114,9 +114,13 @@ class Handshake:
             self._step()
             self._steer()
             await self._done
+        except BaseException:
+            self._interest.close()
+            raise
+        else:
+            self._interest.hand_over()
         finally:
             timer.cancel()
-            self._interest.close()
             del self._done  # its exception's traceback leads back here
 
     def _expire(self) -> None:
@@ -132,6 +136,10 @@ class Handshake:
             self._done.set_result(None)
 
     def _readable(self) -> bool:
+        if self._finished:
+            # What comes now is data: the relay's to read, one bounded chunk at a time.
+            self._interest.lapse()
+            return False
         try:
             count = self._stream.recv_into(self._received)
         except (BlockingIOError, InterruptedError):
@@ -159,8 +167,7 @@ class Handshake:
 
     def _steer(self) -> None:
         going_on = not self._done.done()
-        # Once finished, what comes is data: the relay's to read, one bounded chunk at a time.
-        self._interest.set(going_on and not self._finished, going_on and self._unsent is not None)
+        self._interest.set(going_on or self._finished, going_on and self._unsent is not None)
 
     def _step(self) -> None:
         try:

@@ -30,8 +30,6 @@ from culvert.resolve import InternetAddress
 FIRST_PASSED = 3
 """Where the descriptors begin that systemd passes (sd_listen_fds(3))."""
 
-"""The number of a pseudoterminal, which only its master has (ioctl_tty(2))."""
-
 _INTERNET = frozenset({socket.AF_INET, socket.AF_INET6})
 
 

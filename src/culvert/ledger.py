@@ -40,6 +40,11 @@ ENTRIES = 16384
 _HELPER = 1 << 31
 """What the owner of a slot is marked with that does not serve: more than any process's number (proc(5))."""
 
+_LEAVING = 1 << 30
+"""The same for one that accepts nothing any more, and only finishes what it has."""
+
+_MARKS = _HELPER | _LEAVING
+
 _NAMES_BYTE = 1 << 20
 """The byte of the lock on the directory of labels: beyond those of any number of buckets."""
 
@@ -96,12 +101,17 @@ class Ledger:
         if self._addresses is not None:
             self._addresses.enter(slot)
 
+    def leave(self) -> None:
+        """Go on counting, and be no one of those who are `accepting` any more."""
+        if self._slot is not None and self._process == os.getpid():
+            self._owners[1 + self._slot] |= _LEAVING
+
     def bury(self, process: int) -> None:
         """Give back what a process held that has ended; nothing where it held no slot."""
         with self._lock:
             used = self._owners[0]
             owners = self._owners[1 : 1 + used].tolist()
-            held = [slot for slot, owner in enumerate(owners) if owner & ~_HELPER == process]
+            held = [slot for slot, owner in enumerate(owners) if owner & ~_MARKS == process]
             if not held:
                 return
             slot = held[0]
@@ -155,8 +165,15 @@ class Ledger:
         return self._failures
 
     def processes(self) -> int:
-        """How many processes serve, and hold something."""
-        return sum(1 for owner in self._owners[1 : 1 + self._owners[0]] if owner and not owner & _HELPER)
+        """How many processes serve, those that only finish what they have included."""
+        return self._unmarked(_HELPER)
+
+    def accepting(self) -> int:
+        """How many processes serve and take new connections."""
+        return self._unmarked(_MARKS)
+
+    def _unmarked(self, marks: int) -> int:
+        return sum(1 for owner in self._owners[1 : 1 + self._owners[0]] if owner and not owner & marks)
 
     def read(self) -> Mapping[str, Reading]:
         """What every tally says. No number of it is ever smaller at a later reading, gauges excepted."""

@@ -26,6 +26,7 @@ class Readiness:
         self._epoll = select.epoll()
         self._interests: dict[int, Interest | None] = {}
         self._hung: set[int] = set()
+        self._left: set[int] = set()
         self._outputs: dict[int, int] = {}
         loop.add_reader(self._epoll.fileno(), self._take)
 
@@ -39,9 +40,21 @@ class Readiness:
 
         The kernel takes it out of the epoll as it is closed (epoll(7)).
         """
+        self.take_left(fd)
         self._interests.pop(fd, None)
         self._hung.discard(fd)
         self._outputs.pop(fd, None)
+
+    def leave(self, fd: int) -> None:
+        """Note that an interest is over whose reader the loop still has."""
+        self._left.add(fd)
+
+    def take_left(self, fd: int, *, replaced: bool = False) -> None:
+        """Have the loop call no reader any more that was left; one that is `replaced` is gone already."""
+        if fd in self._left:
+            self._left.discard(fd)
+            if not replaced:
+                self.loop.remove_reader(fd)
 
     def pair(self, fd: int, output: int) -> None:
         """Have what is read at `fd` written at `output`: the two ends of a stream without one descriptor.
@@ -120,6 +133,7 @@ class Interest:
             self.reading = reading
             if reading:
                 self._loop.add_reader(self.fd, self._on_readable)
+                self._readiness.take_left(self.fd, replaced=True)
                 if self._hung:
                     self._loop.call_soon(self._read_out)
             else:
@@ -144,6 +158,22 @@ class Interest:
         self._readiness.detach(self)
         # The owner holds this object: its methods held here would make a cycle for the collector.
         self._on_readable, self._on_writable, self._on_failure = _nothing_to_read, _nothing, _nothing
+
+    def hand_over(self) -> None:
+        """As `close`, for one who reads and whom another follows at once.
+
+        The loop is left as it is, for that costs less than to leave it and come back. Until the other one
+        comes, the reader may be called: it is to `lapse` then, and to read nothing.
+        """
+        if self.reading and not self._hung:
+            self.reading = False
+            self._readiness.leave(self.fd)
+        self.close()
+
+    def lapse(self) -> None:
+        """Not to be called as a reader again, also after `hand_over`."""
+        self._readiness.take_left(self.fd)
+        self.set(False, self.writing)
 
     def _read_out(self) -> None:
         for _ in range(_READS_AT_ONCE):

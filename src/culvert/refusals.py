@@ -1,4 +1,4 @@
-"""Connections that are turned away: all of them counted, and the log told of it without being flooded."""
+"""What is turned away: all of it counted, and the log told of it without being flooded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from culvert.errors import PeerError
 from culvert.log import Channel, Level
-from culvert.metrics import Counters
+from culvert.metrics import Family
 
 INTERVAL = 1.0
 """Seconds between two lines for the same reason: whoever is refused may come back as fast as he likes."""
@@ -26,16 +26,16 @@ class RefusedError(PeerError):
 
 
 class Refusals:
-    """What the connections of one service are refused for.
+    """What the connections of one service are refused for, or the packets of a VPN.
 
     A reason is a short word of Culvert's own (`denied`, `full`), never a peer's: it names a counter, and
     there is a fixed number of them.
     """
 
-    def __init__(self, log: Channel, counters: Counters, clock: Callable[[], float]) -> None:
-        """`clock` gives seconds that never go back."""
+    def __init__(self, log: Channel, counted: Family, clock: Callable[[], float]) -> None:
+        """`counted` has the numbers by reason; `clock` gives seconds that never go back."""
         self._log = log
-        self._counters = counters
+        self._counted = counted
         self._clock = clock
         self._next_line: dict[str, float] = {}
         self._left_out: Counter[str] = Counter()
@@ -45,7 +45,7 @@ class Refusals:
 
         Whether it was logged: who tells of it elsewhere does that as rarely.
         """
-        self._counters.refused[reason] += 1
+        self._counted[reason] += 1
         now = self._clock()
         if now < self._next_line.get(reason, now):
             self._left_out[reason] += 1

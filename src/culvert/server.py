@@ -137,13 +137,15 @@ class Server:
             if drain_timeout is None:
                 drain_timeout = self._source.configuration.options.drain_timeout
             self._current = None
-            self._succession.stop_accepting()
             try:
                 async with asyncio.timeout(drain_timeout):
+                    await self._succession.take_latecomers()
+                    self._succession.stop_accepting()
                     await self._succession.drain()
             except TimeoutError:
                 pass
             finally:
+                self._succession.stop_accepting()
                 await self._succession.end()
 
     async def __aenter__(self) -> Self:

@@ -57,9 +57,6 @@ BY_ADMIN = "over the admin endpoint"
 WIND_UP = 3.0
 """Seconds for which such a connection may take to close."""
 
-ACCEPT_BATCH = 4
-"""Connections accepted for one readiness event: more would let one worker take a burst from the others."""
-
 EXHAUSTED_PAUSE = 0.25
 """Seconds without accepting after descriptors or memory ran out: long enough for some to come back."""
 
@@ -108,10 +105,12 @@ def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters
     config, context, loop = prepared.config, prepared.context, surroundings.readiness.loop
     show = None if prepared.tally is None else counters.show_target
     connector = Connector(loop, config, prepared.targets, log, show=show)
-    refusals = Refusals(log, counters, loop.time)
+    refusals = Refusals(log, counters.refused, loop.time)
     tunnel = None
     if config.vpn is not None:
-        hub = Hub(config.vpn, surroundings.scratch, refusals.refuse, VpnTally(counters))
+        tally = VpnTally(counters)
+        drops = Refusals(log, tally.dropped, loop.time)
+        hub = Hub(config.vpn, surroundings.scratch, drops.refuse, tally)
         tunnel = Tunnel(config, hub, surroundings.readiness, log)
     return Shared(
         config,
@@ -189,7 +188,7 @@ class RunningService:
 
     def _begin(self) -> None:
         for sock in self._sockets:
-            self._loop.add_reader(sock.fileno(), self._acceptable, sock)
+            self._loop.add_reader(sock.fileno(), self._accept, sock)
         if self._datagrams is not None:
             self._datagrams.listen(self._datagram_sockets, self._welcome)
         if self._stapling.possible:
@@ -293,13 +292,12 @@ class RunningService:
 
     # --- accepting ---
 
-    def _acceptable(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPT_BATCH):
-            if not self._accept(listening):
-                return
-
     def _accept(self, listening: socket.socket) -> bool:
-        """Take one connection; whether there may be another."""
+        """Take one connection; whether there may be another.
+
+        One for each readiness event: the loop tells again of what still waits, with no call that fails, and
+        one worker does not take a burst from the others.
+        """
         try:
             accepted, address = listening.accept()
         except (BlockingIOError, InterruptedError):
@@ -381,7 +379,7 @@ class RunningService:
     def _resume(self) -> None:
         if not self._stopped.is_set():
             for sock in self._sockets:
-                self._loop.add_reader(sock.fileno(), self._acceptable, sock)
+                self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _ident(self) -> str:
         match self.config.log_id:
@@ -427,7 +425,7 @@ class RunningService:
         try:
             place = self._admit(address)
         except RefusedError as error:
-            self._shared.refusals.refuse(error.key, error.line(self.config.name, show(address)))
+            self._shared.refused(show(address), error)
             link.release()
             return
         task = self._launch(Association(self._datagrams, link, self._ident(), place))

@@ -197,10 +197,8 @@ class SingleProcess:
         return drain.conclude()
 
     async def _wait_for_connections(self, drain: Drain) -> None:
-        self._succession.stop_accepting()
-        self._notifier.status(drain.waiting(self._succession.open_connections))
         loop = asyncio.get_running_loop()
-        finished = loop.create_task(self._succession.drain())
+        finished = loop.create_task(self._drained(drain))
         hurried = loop.create_task(self._hurried.wait())
         done, _ = await asyncio.wait(
             [finished, hurried],
@@ -211,6 +209,12 @@ class SingleProcess:
             drain.expire()
         for task in (finished, hurried):
             task.cancel()
+
+    async def _drained(self, drain: Drain) -> None:
+        await self._succession.take_latecomers()
+        self._succession.stop_accepting()
+        self._notifier.status(drain.waiting(self._succession.open_connections))
+        await self._succession.drain()
 
     # Signals.
 

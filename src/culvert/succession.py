@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from culvert.generation import Generation
+from culvert.latecomers import LOOK
 from culvert.worker import Worker
 
 
@@ -59,6 +60,15 @@ class Succession:
         fresh.generation.announce()  # whoever connects from now on can only meet the new generation
         if before is not None:
             self._leave(before, fresh.generation.options.reload_drain_timeout, succeeded=True)
+
+    async def take_latecomers(self) -> None:
+        """Let nobody begin to connect any more; return when those who had begun are there, before
+        `stop_accepting`.
+        """
+        if self._current is not None:
+            arrivals = self._current.generation.turn_away_clients()
+            while arrivals.expected():
+                await asyncio.sleep(LOOK)
 
     def stop_accepting(self) -> None:
         """Take no new connection, and let go of the addresses. Those that live go on."""

@@ -22,6 +22,7 @@ from culvert.config.model import GlobalOptions
 from culvert.descriptors import DescriptorLimit
 from culvert.idents import ConnectionNumbers
 from culvert.inherited import Inherited
+from culvert.ledger import Ledger
 from culvert.log import Channel, Log, shown
 from culvert.readiness import Readiness
 from culvert.responder import ResponderClient
@@ -91,6 +92,7 @@ class Assignment:
     first: bool
     clone: int = -1
     """Of a VPN's process: what its interface is made of."""
+    ledger: Ledger | None = None
 
     @property
     def main(self) -> Channel:
@@ -107,6 +109,7 @@ class Worker:
         self._prepared = assignment.services
         log = self._log = assignment.log
         self._main = assignment.main
+        self._ledger = assignment.ledger
         self._answering: set[asyncio.Task[None]] = set()
         self._programs = Programs(self._loop, _environment(assignment.options), assignment.descriptors)
         self.tracing = Tracing()
@@ -136,8 +139,11 @@ class Worker:
 
     @property
     def open_connections(self) -> int:
-        """How many connections live, without those that come to their end already."""
-        return sum(not one.over for service in self._services for one in service.connections.values())
+        """How many connections a drain waits for: not those that come to their end already, nor those
+        of a VPN, which are told at once.
+        """
+        waited_for = (service for service in self._services if service.config.vpn is None)
+        return sum(not one.over for service in waited_for for one in service.connections.values())
 
     @property
     def services(self) -> Sequence[RunningService]:
@@ -166,6 +172,8 @@ class Worker:
         While this process has one open, clients can connect to it, and would wait in vain for an answer.
         """
         self.stop_accepting()
+        if self._ledger is not None:
+            self._ledger.leave()
         for prepared in self._prepared:
             for sock in prepared.listener.sockets if prepared.listener is not None else ():
                 sock.close()

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.uml.guest import own_folder, report
-from bench.uml.hosts import Host, HostError, median
+from bench.uml.guest import finish, own_folder, report
+from bench.uml.hosts import Daemon, Host, HostError, median
 from bench.uml.processes import descending
-from bench.vpn.classic import CULVERT, STUNNEL, Line, Way, await_link, await_no_link, linked, route
+from bench.vpn.classic import CULVERT, STUNNEL, Line, Way, await_link, await_no_link, linked, route, served
 from bench.vpn.networks import FAR, FAR_LAN, NEAR_LAN, Networks
 
 _FILE_SIZE = 1 << 19
@@ -28,15 +28,26 @@ def run(parameters: dict[str, Any]) -> None:
     report(what="direct", ping=median(networks.near.ping(FAR, 50)))
     report(what="apart", reachable=_reaches(networks))
     for program in (STUNNEL, CULVERT):
-        with linked(networks, Way(program, certificate, debug=6)):
-            route(networks)
-            report(what="classic", program=program.name, ports=networks.near.listening(), **_proof(networks))
-    with linked(networks, Way(CULVERT, certificate, short=True, debug=6)) as tunnel:
+        way = Way(program, certificate, debug=6)
+        with served(networks, way) as server:
+            with linked(networks, way, server=server):
+                route(networks)
+                ping = median(networks.near.ping(Line().far_end, 50))
+                ports = networks.near.listening()
+                report(what="classic", program=program.name, ping=ping, ports=ports, **_proof(networks))
+            if program is CULVERT:
+                _short(networks, certificate, server)
+
+
+def _short(networks: Networks, certificate: str, server: Daemon) -> None:
+    """The form in which the client service runs pppd by itself. Nothing comes after it."""
+    with linked(networks, Way(CULVERT, certificate, short=True, debug=6), server=server):
         route(networks)
         report(what="short", ports=networks.near.listening(), **_proof(networks))
         with networks.near_lan.running("ping", "-i", "0.2", FAR_LAN):
-            report(what="again", seconds=_break(networks, tunnel.server.pid))
+            report(what="again", seconds=_break(networks, server.pid))
         report(what="after", **_proof(networks))
+        finish()
 
 
 def _reaches(networks: Networks) -> bool:
@@ -49,7 +60,6 @@ def _reaches(networks: Networks) -> bool:
 
 def _proof(networks: Networks) -> dict[str, Any]:
     return {
-        "ping": median(networks.near.ping(Line().far_end, 50)),
         "there": _answered(networks.near_lan, FAR_LAN),
         "back": _answered(networks.far_lan, NEAR_LAN),
         "full": _answered(networks.near_lan, FAR_LAN, _FULL),

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
-import socketserver
-import threading
 from pathlib import Path
-from types import TracebackType
 
 from OpenSSL import SSL
 
+from .answering import AnsweringServer
 from .certificates import Certificates
 from .harness import PATIENCE
 from .peers import (
@@ -43,43 +41,16 @@ def echo_service(
     return f"[{name}]\naccept = 127.0.0.1:{port}\n{sink}\ncert = {leaf.cert}\nkey = {leaf.key}\n{more}"
 
 
-class _Echo(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        sock: socket.socket = self.request
-        try:
-            while data := sock.recv(65536):
-                sock.sendall(data)
-        except OSError:
-            return
+def _echo(sock: socket.socket) -> None:
+    while data := sock.recv(65536):
+        sock.sendall(data)
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 256
-
-
-class EchoServer:
+class EchoServer(AnsweringServer):
     """A plain TCP server that gives back what it gets, one thread for each connection."""
 
     def __init__(self) -> None:
-        self._server = _Server(("127.0.0.1", 0), _Echo)
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    def __enter__(self) -> EchoServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_echo)
 
 
 @functools.cache

@@ -281,7 +281,10 @@ class Culvert:
         """Bytes of memory over the tree, each shared page counted in parts (PSS)."""
         total = 0
         for pid in self.tree():
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            try:
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except (FileNotFoundError, ProcessLookupError):  # ended meanwhile, as programs do
+                continue
             total += sum(int(kilobytes) for kilobytes in re.findall(r"(?m)^Pss:\s+(\d+) kB", rollup))
         return total * 1024
 

@@ -56,9 +56,12 @@ class Logged:
 
     def talk(self, service: str, data: bytes) -> int:
         """Say this, which is no TLS, and wait for the end; the client's port."""
-        with dial(self.ports[service]) as sock:
+        with socket.socket() as sock:
+            sock.settimeout(PATIENCE)
+            sock.bind(("127.0.0.1", 0))
             port: int = sock.getsockname()[1]
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(ConnectionError):  # a reset may be there before `connect` returns
+                sock.connect(("127.0.0.1", self.ports[service]))
                 sock.sendall(data)
                 sock.shutdown(socket.SHUT_WR)
                 while sock.recv(4096):

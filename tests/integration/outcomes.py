@@ -23,8 +23,6 @@ import enum
 import itertools
 import re
 import socket
-import socketserver
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,6 +32,7 @@ from typing import Any
 
 import pytest
 
+from .answering import AnsweringServer
 from .certificates import Leaf
 from .greeters import greeting
 from .harness import Culvert, eventually
@@ -98,57 +97,23 @@ def played(rows: Sequence[Row]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("row", "version", "peer"), cases, ids=names)
 
 
-class _Says(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        sock: socket.socket = self.request
-        server = self.server
-        assert isinstance(server, _Server)
-        try:
-            sock.sendall(server.text)
-            sock.shutdown(socket.SHUT_WR)
-            while data := sock.recv(4096):
-                server.heard.append(data)
-        except OSError:
-            return
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-
-    def __init__(self, text: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), _Says)
-        self.text = text
-        self.heard: list[bytes] = []
-
-
-class Sayer:
+class Sayer(AnsweringServer):
     """A plain backend that says `text` to whoever comes; `heard` is what it got."""
 
     def __init__(self, text: bytes) -> None:
-        self._server = _Server(text)
+        super().__init__(self._say)
         self.text = text
-        self.port: int = self._server.server_address[1]
-        self.heard = self._server.heard
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self.heard: list[bytes] = []
 
     def everything(self) -> bytes:
         """All that came so far."""
         return b"".join(self.heard)
 
-    def __enter__(self) -> Sayer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def _say(self, sock: socket.socket) -> None:
+        sock.sendall(self.text)
+        sock.shutdown(socket.SHUT_WR)
+        while data := sock.recv(4096):
+            self.heard.append(data)
 
 
 class Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import re
 import socket
-import socketserver
 import subprocess
 import threading
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
+from .answering import AnsweringServer
 from .certificates import Authority, Leaf
 from .harness import PATIENCE, LogLines, require
 from .peers import PlainPeer, dial, read_all
@@ -78,24 +78,6 @@ def answer(
     return builder.sign(signer.private_key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
-class _Handler(socketserver.BaseRequestHandler):
-    server: _Server
-
-    def handle(self) -> None:
-        sock: socket.socket = self.request
-        sock.settimeout(PATIENCE)
-        data = b""
-        try:
-            while (total := _total(data)) is None or len(data) < total:
-                piece = sock.recv(65536)
-                if not piece:
-                    return
-                data += piece
-            self.server.respond(sock, data)
-        except OSError:
-            return
-
-
 def _total(data: bytes) -> int | None:
     """How long a request is, head and body; None before that is known."""
     head, end, _ = data.partition(b"\r\n\r\n")
@@ -103,15 +85,7 @@ def _total(data: bytes) -> int | None:
     return len(head) + 4 + int(length[1]) if end and length else None
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
-    respond: Callable[[socket.socket, bytes], None]
-
-
-class Responder:
+class Responder(AnsweringServer):
     """A responder that sends what `reply` gives for a request; while `held`, it answers nobody.
 
     `requests` has every request with its head.
@@ -122,10 +96,8 @@ class Responder:
         self.requests: list[bytes] = []
         self._going_on = threading.Event()
         self._going_on.set()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.respond = self._respond
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/ocsp"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        super().__init__(self._respond)
+        self.url = f"http://127.0.0.1:{self.port}/ocsp"
 
     def hold(self) -> None:
         """Take requests and answer none, until `release`."""
@@ -135,14 +107,17 @@ class Responder:
         """Answer those who wait, and those who come."""
         self._going_on.set()
 
-    def _respond(self, sock: socket.socket, data: bytes) -> None:
+    def _respond(self, sock: socket.socket) -> None:
+        sock.settimeout(PATIENCE)
+        data = b""
+        while (total := _total(data)) is None or len(data) < total:
+            piece = sock.recv(65536)
+            if not piece:
+                return
+            data += piece
         self.requests.append(data)
         self._going_on.wait(PATIENCE)
         sock.sendall(self.reply(data))
-
-    def __enter__(self) -> Responder:
-        self._thread.start()
-        return self
 
     def __exit__(
         self,
@@ -151,8 +126,7 @@ class Responder:
         trace: TracebackType | None,
     ) -> None:
         self.release()
-        self._server.shutdown()
-        self._server.server_close()
+        super().__exit__(kind, error, trace)
 
 
 class OpensslResponder:

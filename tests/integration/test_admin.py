@@ -156,6 +156,13 @@ def test_openmetrics_is_given_to_who_asks_for_it(watched: Watched) -> None:
     assert text.endswith("# EOF\n")
 
 
+@pytest.mark.parametrize("accept", ["application/openmetrics-text; version=x", "text/plain;version=1.0.x"])
+def test_a_header_that_means_nothing_gets_the_usual_text(watched: Watched, accept: str) -> None:
+    answer = watched.admin.ask("/metrics", "-H", f"Accept: {accept}")
+    assert answer.status == 200
+    assert not faults(answer.body)
+
+
 def test_the_status_is_one_document(watched: Watched) -> None:
     status = watched.admin.ask("/status").document
     assert (status["format"], status["ready"], status["workers"]) == (1, True, max(watched.workers, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -118,6 +119,13 @@ def test_a_head_request_gets_no_body(opened: Served) -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
+def test_a_head_request_that_is_refused_gets_no_body(opened: Served) -> None:
+    head = b"HEAD /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n"
+    answer = opened.admin.send(head + CLOSE, half_close=True)
+    assert status_of(answer) == 413
+    assert answer.endswith(b"\r\n\r\n")
+
+
 def test_too_many_connections_are_told_so(opened: Served) -> None:
     silent = [socket.create_connection(opened.address, 10) for _ in range(40)]
     try:
@@ -162,6 +170,19 @@ def test_without_the_token_there_is_nothing(guarded: Served, name: str, path: st
     query = f"?token={TOKEN}" if name == "in-the-query" else ""
     answer = guarded.admin.ask(path + query, *REFUSED[name])
     assert (answer.status, answer.document) == (401, {"error": "the token is missing or wrong"})
+
+
+def test_who_has_no_token_holds_no_connection(guarded: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            sock = stack.enter_context(socket.create_connection(guarded.address, 10))
+            sock.sendall(GET + b"\r\n")
+            answer = b""
+            while piece := sock.recv(65536):  # to the end, which comes without being asked for
+                answer += piece
+            assert status_of(answer) in (401, 503)
+        owner = Admin(guarded.address, TOKEN)
+        eventually(lambda: owner.ask("/healthz").status == 200, "a place for who has it", timeout=10)
 
 
 def test_with_the_token_everything_is_answered_by_any_name(guarded: Served) -> None:

@@ -392,6 +392,18 @@ class TestStunnelsPlace:
         ended(daemon)
 
 
+def left_from_before(culvert: Start, certificates: Certificates, port: int) -> tuple[Culvert, int, TlsPeer]:
+    """A daemon of one worker that has reloaded; the worker of before, and the connection that keeps it."""
+    services = echo_service(certificates, port)
+    daemon = culvert(services, header=LONG, workers=1)
+    (first,) = children(daemon.pid)
+    old = open_tls(port, certificates.ca.cert)
+    echo(old)
+    mark = daemon.reload(services)
+    daemon.await_log("Accepting new connections", since=mark)
+    return daemon, first, old
+
+
 class TestLingering:
     """Workers from before a reload."""
 
@@ -418,13 +430,7 @@ class TestLingering:
     def test_sigterm_ends_one_that_is_listed(
         self, culvert: Start, certificates: Certificates, port: int
     ) -> None:
-        services = echo_service(certificates, port)
-        daemon = culvert(services, header=LONG, workers=1)
-        (first,) = children(daemon.pid)
-        old = open_tls(port, certificates.ca.cert)
-        echo(old)
-        mark = daemon.reload(services)
-        daemon.await_log("Accepting new connections", since=mark)
+        daemon, first, old = left_from_before(culvert, certificates, port)
         new = open_tls(port, certificates.ca.cert)
         echo(new)
         daemon.send_signal(signal.SIGUSR2)
@@ -442,12 +448,7 @@ class TestLingering:
         self, culvert: Start, certificates: Certificates, port: int
     ) -> None:
         """A service manager that signals every process of a service means the service."""
-        services = echo_service(certificates, port)
-        daemon = culvert(services, header=LONG, workers=1)
-        old = open_tls(port, certificates.ca.cert)
-        echo(old)
-        mark = daemon.reload(services)
-        daemon.await_log("Accepting new connections", since=mark)
+        daemon, _, old = left_from_before(culvert, certificates, port)
         for pid in reversed([daemon.pid, *children(daemon.pid)]):
             os.kill(pid, signal.SIGTERM)
         daemon.await_log(WAITING)

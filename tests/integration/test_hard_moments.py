@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import functools
 import os
+import select
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,12 +21,15 @@ from .admin_client import Admin
 from .certificates import Certificates
 from .daemon import answers, children, fixed_ports
 from .echo import EchoServer, echo, echo_service, finish, open_tls, say_tls, trusting
-from .harness import HEADER, Culvert, eventually, open_descriptors
+from .harness import HEADER, PATIENCE, Culvert, eventually, open_descriptors
 from .loading import listens, stopped
 from .peers import TlsPeer, background, client_context, dial
 from .service_manager import handing
 
 Start = Callable[..., Culvert]
+
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+"""Of asm-generic/socket.h."""
 
 LONG = HEADER + "drainTimeout = 60\n"
 CUT_SHORT = 4
@@ -66,6 +73,23 @@ def serve_late(sock: socket.socket, certificates: Certificates) -> None:
     peer.handshake()
     echo(peer)
     finish(peer)
+
+
+@contextlib.contextmanager
+def half_connected(port: int) -> Iterator[socket.socket]:
+    """A client who has asked for a connection, and hears no answer until it is `let_through`."""
+    drop_all = ctypes.create_string_buffer(struct.pack("@HBBI", 0x06, 0, 0, 0))
+    with socket.socket() as sock:
+        program = struct.pack("@HP", 1, ctypes.addressof(drop_all))
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        sock.setblocking(False)
+        assert sock.connect_ex(("127.0.0.1", port)) == errno.EINPROGRESS
+        yield sock
+
+
+def let_through(sock: socket.socket) -> None:
+    """Have a client hear what is sent to it."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def refused(port: int) -> bool:
@@ -298,6 +322,20 @@ class TestEnd:
             for sock in waiting:
                 serve_late(sock, certificates)
         assert refused(port)
+        assert daemon.wait() == 0
+        daemon.stop()
+
+    @processes
+    def test_who_was_connecting_is_served(
+        self, culvert: Start, certificates: Certificates, port: int, target: str, workers: int
+    ) -> None:
+        daemon = culvert(echo_service(certificates, port, sink=target), header=LONG, workers=workers)
+        with half_connected(port) as client:
+            daemon.send_signal(signal.SIGTERM)
+            let_through(client)  # the answer comes again within a second of the first one
+            assert select.select([], [client], [], PATIENCE)[1]
+            client.settimeout(PATIENCE)
+            serve_late(client, certificates)
         assert daemon.wait() == 0
         daemon.stop()
 

@@ -185,6 +185,31 @@ def test_a_reload_that_fails_changes_nothing(run: Run, certificates: Certificate
     run(main)
 
 
+def test_a_reload_that_fails_leaves_the_time_for_the_end_as_it_was(
+    run: Run, certificates: Certificates, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with echo() as target:
+            server = culvert.Server(front(certificates, target))
+            await server.start()
+            reader, writer = await culvert.connect(
+                "localhost", server.port("front"), cafile=str(certificates.ca.cert)
+            )
+            bad = front(certificates, target, f"CAfile = {tmp_path}/gone.pem", header="drainTimeout = 0\n")
+            with pytest.raises(culvert.ConfigurationError, match="gone"):
+                await server.reload(bad)
+            closing = asyncio.create_task(server.close())
+            while server.addresses:
+                await asyncio.sleep(0.01)
+            writer.write(b"hello")
+            writer.write_eof()
+            assert await reader.read() == b"hello"
+            writer.close()
+            await closing
+
+    run(main)
+
+
 def test_two_servers_share_a_loop(run: Run, certificates: Certificates) -> None:
     async def main() -> None:
         async with (

@@ -128,15 +128,23 @@ def test_one_too_many_is_refused_and_the_place_is_free_again(door: Door, workers
     door.await_place()
 
 
-def test_the_total_is_of_all_workers(door: Door) -> None:
-    door.start(door.service("maxConnections = 3"), 2)
+def three_by_two_workers(door: Door, option: str, reason: str) -> tuple[int, TlsPeer]:
+    """Three come in, the last by another worker, which refuses a fourth for the sake of all; the first
+    worker, and the last who came in.
+    """
+    door.start(door.service(option), 2)
     one, other = children(door.daemon.pid)
     with door.only(one):
         door.enter()
         door.enter()
     with door.only(other):
         last = door.enter()
-        door.refuse(r"too many clients \(>=3\)")
+        door.refuse(reason)
+    return one, last
+
+
+def test_the_total_is_of_all_workers(door: Door) -> None:
+    one, last = three_by_two_workers(door, "maxConnections = 3", r"too many clients \(>=3\)")
     with door.only(one):
         door.refuse(r"too many clients \(>=3\)")
     finish(last)
@@ -180,14 +188,7 @@ def test_an_address_has_so_many_in_one_process(door: Door) -> None:
 
 
 def test_new_ones_have_a_rate_over_all_workers(door: Door) -> None:
-    door.start(door.service("acceptRate = 1:3"), 2)
-    one, other = children(door.daemon.pid)
-    with door.only(one):
-        door.enter()
-        door.enter()
-    with door.only(other):
-        door.enter()
-        door.refuse(r"more than 1 new client\(s\) a second")
+    three_by_two_workers(door, "acceptRate = 1:3", r"more than 1 new client\(s\) a second")
     door.await_place()
 
 

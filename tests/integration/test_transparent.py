@@ -43,7 +43,7 @@ class World:
         self.daemon = Culvert(
             folder,
             "\n".join(self._sections()),
-            options="setuid = nobody\nsetgid = nogroup\n",
+            options=f"setuid = nobody\nsetgid = nogroup\nadmin = {folder / 'admin'}\n",
             workers=2,
             prefix=self.network.gateway.prefix,
         )
@@ -153,9 +153,13 @@ def test_a_service_does_not_connect_to_itself(world: World, family: int) -> None
     world.daemon.await_log("which is this service itself: its connection was not redirected", since=mark)
 
 
-def test_workers_keep_one_power_and_programs_none(world: World) -> None:
-    workers = children(world.daemon.pid)
+def test_workers_keep_one_power_and_nobody_else_any(world: World) -> None:
+    *workers, administers = sorted(
+        children(world.daemon.pid), key=lambda pid: status(pid)["CapPrm"], reverse=True
+    )
     assert len(workers) == 2
+    for name in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
+        assert status(administers)[name] == ["0" * 16]
     for pid in workers:
         fields = status(pid)
         assert fields["Uid"] == [str(NOBODY)] * 4

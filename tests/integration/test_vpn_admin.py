@@ -16,7 +16,7 @@ from .chromium import Chromium
 from .daemon import command, fixed_ports, run
 from .harness import PATIENCE, Culvert, eventually, require
 from .metrics_text import faults
-from .vpn_world import VpnWorld, running
+from .vpn_world import OUTER, VpnWorld, running
 
 SERVER = """\
 transport = dtls
@@ -58,6 +58,7 @@ def accepts(port: int) -> bool:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """One VPN for all tests of this module."""
     made = Watched(tmp_path_factory.mktemp("vpn"))
+    made.hosts["alpha"].run("sysctl -qw net.ipv4.conf.eth0.promote_secondaries=1")
     try:
         with running(made.daemon, made.alpha, made.beta):
             yield made
@@ -100,6 +101,21 @@ def test_what_is_dropped_is_counted_by_reason(world: Watched) -> None:
     world.hosts["beta"].run("ip route add 10.87.0.10 dev cvc0 src 10.87.0.20")
     assert not world.pings("beta", "10.87.0.10")
     assert world.number("packets_dropped_total", reason="strayed") > strayed
+    refused = [name for name, _ in world.admin.metrics() if name == "culvert_connections_refused_total"]
+    assert refused == []  # those are connections
+
+
+def test_a_peer_that_moves_and_datagrams_of_nobody_are_counted(world: Watched) -> None:
+    before, host = OUTER["alpha"][1], world.hosts["alpha"]
+    host.run("ip address add 10.78.1.77/24 dev eth0", f"ip address del {before}/24 dev eth0")
+    eventually(lambda: world.pings("alpha", OURS), "an answer through the tunnel")
+    assert world.number("peer_moves_total") == 1
+    assert str(world.listed("10.87.0.10")["peer"]).startswith("10.78.1.77:")
+    with host.entered():
+        noise = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with noise:
+        noise.sendto(b"nothing that anybody knows", (OUTER["alpha"][0], 4430))
+    eventually(lambda: world.number("stray_datagrams_total") == 1, "the datagram's count")
 
 
 def test_the_status_has_the_vpn(world: Watched) -> None:

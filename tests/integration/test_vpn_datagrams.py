@@ -61,7 +61,8 @@ def address_of(world: VpnWorld, name: str) -> str:
 def test_packets_go_both_ways(world: VpnWorld, server: Culvert) -> None:
     client = world.client("alpha", CLIENT, "setuid = nobody\nsetgid = nogroup\n")
     with running(client):
-        client.await_log("over DTLS with packets up to 1415 bytes")
+        client.await_log("over DTLS with packets up to")
+        eventually(lambda: "mtu 1415" in world.ask("alpha", "ip link show dev cvc0"), "the MTU")
         here = address_of(world, "alpha")
         assert world.pings("alpha", OURS)
         assert world.pings("alpha", "fd88::1")

@@ -299,6 +299,7 @@ def test_a_stop_waits_for_nobody_and_tells_the_peers(world: VpnWorld) -> None:
         server.send_signal(signal.SIGTERM)
         client.await_log("takes its leave: the other end stops serving", since=mark)
         server.stop()
+        assert not server.log.find("waiting for")
         assert world.addresses("alpha", "cvc0") == {"10.9.0.2"}
         assert world.routes("alpha", "cvc0") == {"10.9.0.1"}
 

@@ -29,6 +29,7 @@ def test_a_flow_over_datagrams_is_quicker_where_packets_are_lost(
             "seconds": 8,
             "delay": 20,
             "loss": 2,
+            "together": True,
         },
         seconds=300,
         modules=loss.NEEDED,

@@ -51,9 +51,11 @@ class Loader:
             generation.retire(None)
 
 
-def service(accept: object, name: str = "one", more: str = "") -> str:
-    """A section that nobody will connect to."""
-    return f"[{name}]\naccept = {accept}\nconnect = 127.0.0.1:9\n{more}"
+def service(
+    accept: object, name: str = "one", more: str = "", *, connect: str = "connect = 127.0.0.1:9\n"
+) -> str:
+    """A section whose target nobody is at, unless it is told."""
+    return f"[{name}]\naccept = {accept}\n{connect}{more}"
 
 
 def free_port() -> int:

@@ -51,7 +51,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"relay", "transport", "listen", "targets", "spawn", "inherited", "vpn"}),
     frozenset({"responder", "ident_client", "libwrap"}),
     frozenset({"readiness", "stream", "own_addresses", "terminal"}),
-    frozenset({"trace"}),
+    frozenset({"trace", "contexts"}),
     frozenset({"tls", "negotiate", "transparent"}),
     frozenset({"admission"}),
     frozenset({"sockopt", "latecomers", "resolve", "http_response", "refusals", "program_log"}),

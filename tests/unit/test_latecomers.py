@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from culvert.latecomers import turn_away
+from culvert.latecomers import PATIENCE, Arrivals, turn_away
 
 HOSTS = pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::"])
 
@@ -55,6 +56,35 @@ def test_it_counts_for_all_who_share_the_socket() -> None:
         server.close()
         with pytest.raises(TimeoutError):
             reach(other, 0.2)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::"])
+def test_who_had_begun_to_connect_is_expected_until_he_is_there(host: str) -> None:
+    with listening(host) as server:
+        # So the kernel holds the handshake open until the client speaks (tcp(7)).
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
+        with reach(server) as client:
+            turn_away(server)
+            arrivals = Arrivals([server.getsockname()[1]])
+            assert arrivals.expected()
+            client.sendall(b"request")
+            with server.accept()[0]:
+                assert not arrivals.expected()
+
+
+def test_nobody_is_expected_for_longer_than_patience_lasts() -> None:
+    with listening("127.0.0.1") as server:
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
+        with reach(server):
+            arrivals = Arrivals([server.getsockname()[1]])
+            time.sleep(PATIENCE)
+            assert not arrivals.expected()
+
+
+def test_nobody_is_expected_where_nobody_connects() -> None:
+    with listening("127.0.0.1") as server, reach(server):
+        assert not Arrivals([server.getsockname()[1]]).expected()
+    assert not Arrivals([]).expected()
 
 
 def test_a_unix_socket_and_a_closed_one_are_left_alone(tmp_path: Path) -> None:

@@ -59,6 +59,16 @@ class TestProcesses:
         count("file")
         assert ledger.read()[""].family(LOST) == {"file": 1}
 
+    def test_one_that_leaves_serves_and_accepts_nothing(self) -> None:
+        ledger = Ledger()
+        ledger.leave()  # without a slot there is nothing to mark
+        ledger.claim()
+        assert (ledger.processes(), ledger.accepting()) == (1, 1)
+        ledger.leave()
+        assert (ledger.processes(), ledger.accepting()) == (1, 0)
+        ledger.bury(os.getpid())
+        assert ledger.processes() == 0
+
     def test_what_it_counted_outlives_it(self) -> None:
         ledger = Ledger()
         count = loss_counter(ledger.tally(""), ["file"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import resource
@@ -13,39 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogFormat, LogMode
+from culvert.config.model import GlobalOptions, LogMode
 from culvert.errors import ConfigurationError
 from culvert.log import TEXT_LIMIT, Channel, Log, clean, open_log
 
 from .forked import bound_life, in_child
+from .options import DEBUG, OPTIONS
 
-DEBUG = Debug(level=7, facility=3)
 LINE = re.compile(r"\d{4}\.\d\d\.\d\d \d\d:\d\d:\d\d LOG[45]\[main\]: [^\[\]]*")
 
 
 def options(output: Path, mode: LogMode = LogMode.APPEND) -> GlobalOptions:
     """The options of a daemon that logs to this file alone."""
-    return GlobalOptions(
-        chroot=None,
-        locations={},
-        debug=DEBUG,
-        drain_timeout=0.0,
-        fips=False,
-        foreground=Foreground.QUIET,
-        log=mode,
-        log_format=LogFormat.TEXT,
-        output=str(output),
-        pid=None,
-        reload_drain_timeout=None,
-        service="culvert",
-        set_env=(),
-        setgid=None,
-        setuid=None,
-        syslog=False,
-        workers=None,
-        watch=False,
-        limits=ConnectionLimits(),
-    )
+    return dataclasses.replace(OPTIONS, output=str(output), log=mode)
 
 
 @contextlib.contextmanager

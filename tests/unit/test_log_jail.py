@@ -10,35 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogFormat, LogMode
+from culvert.config.model import Foreground, GlobalOptions, LogMode
 from culvert.errors import ConfigurationError, Location
 from culvert.log import Log, open_log
 
 from .forked import in_child
+from .options import DEBUG, OPTIONS
 
 LINE = Location("stunnel.conf", 2, "output = /run/log")
-DEBUG = Debug(level=7, facility=3)
-JAILED = GlobalOptions(
-    chroot=None,
-    debug=DEBUG,
-    drain_timeout=0.0,
-    fips=False,
-    foreground=Foreground.QUIET,
-    log=LogMode.APPEND,
-    log_format=LogFormat.TEXT,
-    output="/run/log",
-    pid=None,
-    reload_drain_timeout=None,
-    service="culvert",
-    set_env=(),
-    setgid=None,
-    setuid=None,
-    syslog=False,
-    workers=1,
-    watch=False,
-    limits=ConnectionLimits(),
-    locations={"output": LINE},
-)
+JAILED = dataclasses.replace(OPTIONS, output="/run/log", locations={"output": LINE})
 
 
 @pytest.fixture

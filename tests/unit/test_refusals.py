@@ -22,7 +22,7 @@ class Door:
         self.counters = Counters()
         self._path = folder / "log"
         self.log = Log([FileSink(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), None)])
-        self.refuse = Refusals(self.channel("s"), self.counters, lambda: self.now).refuse
+        self.refuse = Refusals(self.channel("s"), self.counters.refused, lambda: self.now).refuse
 
     def channel(self, ident: str) -> Channel:
         return self.log.channel(Debug(7, 3), ident)

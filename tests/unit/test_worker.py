@@ -59,15 +59,17 @@ class Child:
         """Whether it has not ended yet."""
         return not select.select([self._watch], [], [], 0)[0]
 
-    def ask(self, request: Request) -> None:
-        """Pass on what the admin endpoint asks for; return when it is done."""
+    def ask(self, request: Request) -> bytes:
+        """Pass on what the admin endpoint asks for; what is answered until it is done."""
+        answered = b""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
             with theirs:
                 socket.send_fds(self.channel, [request.encode()], [theirs.fileno()])
             ours.settimeout(PATIENCE)
-            while ours.recv(65536):
-                pass
+            while answer := ours.recv(65536):
+                answered += answer
+        return answered
 
     def wait(self) -> int:
         """Its exit status, once it ends by itself."""
@@ -131,6 +133,13 @@ def await_line(loader: Loader, words: str) -> str:
 def descriptors(pid: int) -> list[int]:
     """The numbers of a process's open descriptors."""
     return [int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def starve(child: Child, port: int) -> list[socket.socket]:
+    """Take all descriptors that a worker may have, by clients, which are returned."""
+    limit = max(descriptors(child.pid)) + 4
+    resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    return [dial(port) for _ in range(limit)]
 
 
 class TestStop:
@@ -304,9 +313,7 @@ class TestLog:
         self, start: Start, generation: Generation, loader: Loader, tmp_path: Path, port: int
     ) -> None:
         child = start(generation)
-        limit = max(descriptors(child.pid)) + 4
-        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (limit, limit))
-        clients = [dial(port) for _ in range(limit)]
+        clients = starve(child, port)
         fresh = tmp_path / "fresh"
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
         await_line(loader, "accepts nothing for")
@@ -318,6 +325,20 @@ class TestLog:
         for client in clients:
             client.close()
         assert " open; " in fresh.read_text()
+
+
+class TestRequests:
+    def test_one_is_heard_also_when_there_is_no_descriptor_left(
+        self, start: Start, generation: Generation, loader: Loader, port: int
+    ) -> None:
+        child = start(generation)
+        clients = starve(child, port)
+        await_line(loader, "accepts nothing for")
+        assert b'{"total": ' in child.ask(Request(Action.LIST, limit=1))
+        for client in clients:
+            client.close()
+        child.tell(control.STOP)
+        assert child.wait() == 0
 
 
 class TestServices:

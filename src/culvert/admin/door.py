@@ -23,6 +23,11 @@ class Door:
         """What is bound, as the system says it."""
         return [one.address for one in self.bound]
 
+    def let_go(self) -> None:
+        """Listen no more in this process, and leave the addresses to the others that have the sockets."""
+        for one in self.bound:
+            one.sock.close()
+
 
 def open_door(options: GlobalOptions, binder: Binder) -> Door | None:
     """Listen where the options say; None where they say nothing. Raises ConfigurationError."""

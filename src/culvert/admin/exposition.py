@@ -124,6 +124,7 @@ def _daemon(view: View) -> Iterator[Metric]:
         ("culvert_ready", "Whether clients should be sent here", not view.obstacles()),
         ("culvert_draining", "Whether the daemon is stopping", view.draining),
         ("culvert_workers", "Processes that serve, those that only finish included", view.processes),
+        ("culvert_workers_accepting", "Those of them that take new connections", view.accepting),
         ("culvert_last_reload_successful", "Whether the last reload worked", not totals[Cell.RELOAD_FAILED]),
         ("culvert_last_reload_success_timestamp_seconds", "When that was", totals[Cell.RELOADED_AT]),
     ):

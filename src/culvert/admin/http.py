@@ -63,7 +63,9 @@ class HttpServer:
         self._bounds = bounds
         self._listening: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._idle: set[asyncio.Task[None]] = set()
+        self._idle: dict[asyncio.Task[None], None] = {}
+        """Those that wait for their next request, in the order in which they began to."""
+        self._displaced: set[asyncio.Task[None]] = set()
         self._streaming: set[asyncio.Task[None]] = set()
         self._closing = False
         self._tokens = bounds.rate
@@ -116,9 +118,23 @@ class HttpServer:
             sock.close()  # so many are being told already that they are too many
             return
         sock.setblocking(False)
-        task = self._loop.create_task(self._serve(sock, crowded=len(self._tasks) >= self._bounds.connections))
+        task = self._loop.create_task(self._serve(sock, crowded=not self._make_room()))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
+
+    def _make_room(self) -> bool:
+        """Whether one more may be served: where all places are taken, the one that is idle for longest gives
+        way, whoever it is. Its client sees the end that any kept connection may have (RFC 9112, 9.5).
+        """
+        if len(self._tasks) - len(self._displaced) < self._bounds.connections:
+            return True
+        if not self._idle:
+            return False
+        oldest = next(iter(self._idle))
+        del self._idle[oldest]
+        self._displaced.add(oldest)
+        oldest.cancel()
+        return True
 
     def _resume(self, listening: socket.socket) -> None:
         if listening in self._listening:
@@ -126,7 +142,8 @@ class HttpServer:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._idle.discard(task)
+        self._displaced.discard(task)
+        self._idle.pop(task, None)
         self._streaming.discard(task)
 
     async def _serve(self, sock: socket.socket, *, crowded: bool) -> None:
@@ -152,12 +169,12 @@ class HttpServer:
         """While this is entered nothing is lost where the connection is closed."""
         task = asyncio.current_task(self._loop)
         if task is not None:
-            self._idle.add(task)
+            self._idle[task] = None
         try:
             yield
         finally:
             if task is not None:
-                self._idle.discard(task)
+                self._idle.pop(task, None)
 
     def note_stream(self) -> None:
         """The connection of this task is that of a stream from now on."""

@@ -66,10 +66,11 @@ class ServiceView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The daemon at this moment."""
+    """The daemon at this moment: its processes that serve, and how many of them take new connections."""
 
     daemon: Reading
     processes: int
+    accepting: int
     services: tuple[ServiceView, ...]
 
     @property
@@ -79,7 +80,7 @@ class View:
     def obstacles(self, service: str | None = None) -> list[str]:
         """Why clients should not be sent here, a few words each; `service` asks for that one alone."""
         found = ["the daemon is stopping"] if self.draining else []
-        if not self.processes:
+        if not self.accepting:
             found.append("no worker serves")
         asked = [one for one in self.services if service in (None, one.name)]
         return found + [f"service [{one.name}] has no live target" for one in asked if not one.live]
@@ -108,6 +109,7 @@ class Overview:
         return View(
             readings[DAEMON],
             self._ledger.processes(),
+            self._ledger.accepting(),
             tuple(_service(one, readings[one.config.name]) for one in self._prepared),
         )
 
@@ -125,6 +127,7 @@ class Overview:
             "obstacles": view.obstacles(),
             "draining": view.draining,
             "workers": view.processes,
+            "workers_accepting": view.accepting,
             "worker_restarts": totals[Cell.RESTARTS],
             "log_lines_lost": view.daemon.family(LOST),
             "reloads": {

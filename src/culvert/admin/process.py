@@ -7,6 +7,7 @@ import contextlib
 import socket
 
 from culvert.admin.attachment import LAST_WORDS
+from culvert.admin.door import Door
 from culvert.admin.endpoint import Endpoint
 from culvert.control import Request
 from culvert.ledger import Ledger
@@ -22,8 +23,10 @@ PATIENCE = 25.0
 class AdminProcess:
     """Does what a worker does for the supervisor, with the endpoint in place of services."""
 
-    def __init__(self, endpoint: Endpoint, ledger: Ledger, log: Log) -> None:
+    def __init__(self, endpoint: Endpoint, door: Door, ledger: Ledger, log: Log) -> None:
+        """`door` is what the endpoint serves at; nobody else in this process needs it."""
         self._endpoint = endpoint
+        self._door = door
         self._ledger = ledger
         self._log = log
         self._daemon_ends = False
@@ -43,13 +46,17 @@ class AdminProcess:
         """Leave new requests to the process of the next generation; where there is none, go on."""
         self._daemon_ends = daemon_ends
         if not daemon_ends:
-            self._endpoint.leave()
+            self._leave()
+
+    def _leave(self) -> None:
+        self._endpoint.leave()
+        self._door.let_go()
 
     async def drain(self) -> None:
         """Answer what was asked already; as the daemon ends, all that is asked while a worker is left."""
         while self._daemon_ends and self._ledger.processes():
             await asyncio.sleep(LOOK)
-        self._endpoint.leave()
+        self._leave()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 await self._endpoint.finished(traces=False)

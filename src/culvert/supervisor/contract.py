@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
 from culvert.config.model import GlobalOptions
+from culvert.latecomers import Arrivals
 from culvert.log import Log
 from culvert.metrics import Event
 from culvert.watch import Watched
@@ -69,6 +70,11 @@ class Generation(Protocol):
 
         Otherwise its port would stay open, with nobody to accept, after this generation is gone. It
         concerns the one process: nothing is unlinked.
+        """
+
+    def turn_away_clients(self) -> Arrivals:
+        """Let no client begin to connect any more, in any process. Those who had begun are returned; once
+        none of them is expected, `stop_listening`.
         """
 
     def stop_listening(self) -> None:

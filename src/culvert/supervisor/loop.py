@@ -4,8 +4,9 @@ One generation is current: a worker of it that dies is replaced. At a start and 
 candidate too: it becomes current once all its workers serve, and is undone when one of them fails. Workers
 of any other generation are leaving, drained or told to stop, and only waited for.
 
-Nothing polls. Every wait for a worker is bounded by its `deadline`: past it the worker is killed, and that
-death is like any other. The selector is poll, for an epoll descriptor would be shared with the children.
+Nothing polls, but for clients who are just connecting as the daemon ends (`ending`). Every wait for a worker
+is bounded by its `deadline`: past it the worker is killed, and that death is like any other. The selector is
+poll, for an epoll descriptor would be shared with the children.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from culvert.privileges import ExitStatus
 from culvert.standing import Standing
 from culvert.supervisor import requests
 from culvert.supervisor.contract import Build, Generation
+from culvert.supervisor.ending import Ending
 from culvert.supervisor.process import Worker, fork_worker, main_channel
 from culvert.supervisor.replacement import Replacement, Replacements
 from culvert.supervisor.requests import Means
@@ -56,7 +58,7 @@ class Supervisor:
         self._announce_by = math.inf
         self._reload_again = self._reloads = False
         self._stopping = False
-        self._drain: Drain | None = None
+        self._ending: Ending | None = None
         self._status = ExitStatus.OK
         self._log: Channel
         self._signals: SignalPipe
@@ -135,8 +137,8 @@ class Supervisor:
         self._renewal.end()
         if self._current is not None:
             self._current.retire(None)
-        if self._drain is not None and self._status == ExitStatus.OK:
-            self._status = self._drain.conclude()
+        if self._ending is not None and self._status == ExitStatus.OK:
+            self._status = self._ending.conclude()
         self._standing.give_up(self._log)
         self._log.notice("Terminated")
         if self._reason:
@@ -169,7 +171,8 @@ class Supervisor:
             requests.obey(worker, message, self._workers, means)
         else:
             self._announce_when_drained()
-            self._tell_what_is_waited_for()
+            if self._ending is not None:
+                self._ending.tell(self._notifier)
             self._watchdog.answered(self._must_live())
 
     def _hear(self, channel: socket.socket, react: Callable[[], None]) -> None:
@@ -183,16 +186,15 @@ class Supervisor:
             self._announce_by,
             self._renewal_due,
             self._watchdog.due,
-            self._drain.deadline if self._drain is not None else math.inf,
+            self._ending.due if self._ending is not None else math.inf,
         )
         return None if nearest == math.inf else min(max(0.0, nearest - time.monotonic()), LONGEST_WAIT)
 
     def _meet_deadlines(self) -> None:
         now = time.monotonic()
         self._workers.meet_deadlines(now)
-        if self._drain is not None and self._drain.deadline <= now:
-            self._drain.expire()
-            self._workers.stop_all()
+        if self._ending is not None:
+            self._ending.meet_deadlines(now)
         for one in self._replacements.take(now):
             self._replace(one)
         if self._announce_by <= now:
@@ -412,9 +414,9 @@ class Supervisor:
             self._schedule(worker.index, worker.pause if recent else 0.0)
         else:
             self._log.write(Level.INFO if code == 0 or worker.stopping else Level.ERR, fate)
-        if self._drain is not None:
-            self._drain.cut(worker.cut if code == 0 else worker.connections)
-            self._tell_what_is_waited_for()
+        if self._ending is not None:
+            self._ending.bury(worker, code)
+            self._ending.tell(self._notifier)
         self._close_log(worker.generation)
         self._announce_when_drained()
 
@@ -437,9 +439,8 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Let the connections finish for as long as the options say; a second time, end them."""
-        if self._drain is not None:
-            self._drain.force()
-            self._workers.stop_all()
+        if self._ending is not None:
+            self._ending.force()
             return
         if self._stopping:
             return
@@ -449,24 +450,11 @@ class Supervisor:
         self._announce_by = math.inf
         # A start that is under way has nobody to wait for.
         patience = self._current.options.drain_timeout if self._current is not None else 0.0
-        self._drain = Drain(self._log, patience)
         self._notifier.stopping(patience)
         if self._candidate is not None:
             self._candidate.retire(self._current)
             self._candidate = None
-        if self._current is not None:
-            self._current.stop_listening()
-        if self._drain.waits:
-            self._workers.finish()
-        else:
-            self._workers.stop_all()
-
-    def _tell_what_is_waited_for(self) -> None:
-        """Once every worker has said how many connections it has."""
-        if self._drain is None or not self._drain.waits or not self._workers:
-            return
-        if all(worker.draining for worker in self._workers):
-            self._notifier.status(self._drain.waiting(sum(worker.connections for worker in self._workers)))
+        self._ending = Ending(Drain(self._log, patience), self._workers, self._current)
 
     def _set_log_level(self, level: int, service: str | None) -> None:
         """Change the level of what is logged here, of one service or of everything, until the next reload.

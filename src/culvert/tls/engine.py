@@ -135,6 +135,17 @@ class Engine:
         _BIO_write(self._incoming, self._received, count)
         return self.drain()
 
+    def first(self, count: int) -> int:
+        """As `decrypt`, but one record alone, so that what it brings can be used before anything else is
+        asked of OpenSSL. `drain` must follow before more is fed.
+        """
+        _BIO_write(self._incoming, self._received, count)
+        read: int = _SSL_read(self._ssl, self._transformed, RECORD)
+        if read <= 0:
+            self._nothing_read(read)
+            return 0
+        return read
+
     def drain(self) -> int:
         """Read all plaintext that can be read, as `decrypt` does, without new ciphertext."""
         ssl, target = self._ssl, self._transformed
@@ -142,11 +153,7 @@ class Engine:
         while total <= _LAST_RECORD_AT:
             count = _SSL_read(ssl, target + total, RECORD)
             if count <= 0:
-                reason = _SSL_get_error(ssl, count)
-                if reason == _ZERO_RETURN:
-                    self.status = Status.CLOSED
-                elif reason != _WANT_READ:
-                    self._failed("broken record")
+                self._nothing_read(count)
                 break
             total += count
         else:  # not by what one chunk can bring: going on would lose or overwrite something
@@ -162,12 +169,16 @@ class Engine:
         count = _SSL_read(self._ssl, self._transformed, most)
         if count > 0:
             return bytes(self.scratch.transformed[:count])
-        reason = _SSL_get_error(self._ssl, count)
+        self._nothing_read(count)
+        return b""
+
+    def _nothing_read(self, result: int) -> None:
+        """Why SSL_read had no plaintext."""
+        reason = _SSL_get_error(self._ssl, result)
         if reason == _ZERO_RETURN:
             self.status = Status.CLOSED
         elif reason != _WANT_READ:
             self._failed("broken record")
-        return b""
 
     def encrypt(self, count: int) -> int:
         """Encrypt `count` bytes of `scratch.received`; returns how many bytes of ciphertext now stand in
@@ -176,14 +187,25 @@ class Engine:
         self.write(0, count)
         return self.output()
 
+    def encrypt_at(self, start: int, count: int) -> int:
+        """As `encrypt`, of the bytes from `start` on."""
+        written = _SSL_write(self._ssl, self._received + start, count)
+        if written != count:
+            self._not_written(start, count, written)
+        ready: int = _BIO_read(self._outgoing, self._transformed, _TRANSFORMED_SIZE)
+        return max(ready, 0)
+
     def write(self, start: int, count: int) -> None:
         """Encrypt `count` bytes of `scratch.received` from `start` on, for `output`; see `encrypt`."""
         written = _SSL_write(self._ssl, self._received + start, count)
         if written != count:
-            if _SSL_get_error(self._ssl, written) == _WANT_READ:
-                self.blocked = bytes(ffi.buffer(self._received + start, count))
-            else:
-                self._failed("cannot write a record")
+            self._not_written(start, count, written)
+
+    def _not_written(self, start: int, count: int, result: int) -> None:
+        if _SSL_get_error(self._ssl, result) == _WANT_READ:
+            self.blocked = bytes(ffi.buffer(self._received + start, count))
+        else:
+            self._failed("cannot write a record")
 
     def resume(self) -> None:
         """Retry the plaintext in `blocked`; it stays there if OpenSSL still waits for the peer."""

@@ -118,6 +118,12 @@ class TracedEngine(Engine):
         self.feed(count)
         return self.drain()
 
+    def first(self, count: int) -> int:
+        self.feed(count)
+        data = self.read(RECORD)
+        self.scratch.transformed[: len(data)] = data
+        return len(data)
+
     def drain(self) -> int:
         """As with any engine, but record by record."""
         parts: list[bytes] = []
@@ -147,6 +153,14 @@ class TracedEngine(Engine):
             self._tap.written(data)
         self._tap.settle()
         return output
+
+    def encrypt_at(self, start: int, count: int) -> int:
+        data = bytes(memoryview(self.scratch.received)[start : start + count])
+        self.write(start, count)
+        if self.blocked is None:
+            self._tap.written(data)
+        self._tap.settle()
+        return self.output()
 
     def resume(self) -> None:
         data = self.blocked

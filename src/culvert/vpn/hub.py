@@ -33,6 +33,11 @@ PASSED_LIMIT = 4096
 """Pairs of addresses that are kept as permitted, for each session."""
 
 
+_DESTINATION4 = slice(HEADROOM + 16, HEADROOM + 20)
+_DESTINATION6 = slice(HEADROOM + 24, HEADROOM + 40)
+_FLAGS, _KIND = HEADROOM - VIRTIO, HEADROOM - VIRTIO + 1
+"""Where things stand in a packet that was read, and in its virtio header."""
+
 OF_THE_LINK = tuple(map(ipaddress.ip_network, ("224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8")))
 """Destinations that mean neighbours on a link (RFC 4291, 2.5.6 and 2.7; RFC 1112): behind a tunnel there are
 none, and what hosts say to them by themselves is dropped here and not at the peer, who would call it spoofed.
@@ -40,7 +45,7 @@ none, and what hosts say to them by themselves is dropped here and not at the pe
 
 
 class Refuse(Protocol):
-    """Counts and logs what was dropped, the log not too often: `Refusals.refuse` does."""
+    """Counts a `Drop` and logs it, the log not too often: `Refusals.refuse` does."""
 
     def __call__(self, reason: str, text: str, log: Channel | None = None) -> object: ...
 
@@ -119,7 +124,7 @@ class Hub:
         if wanted != self._reading:
             self._reading = wanted
             if wanted:
-                self._loop.add_reader(self._fd, self._readable)
+                self._loop.add_reader(self._fd, self.pump)
             else:
                 self._loop.remove_reader(self._fd)
 
@@ -129,11 +134,12 @@ class Hub:
         self.on_resume()
 
     def pump(self) -> None:
-        """Look for packets now: what was handed to the interface may have made it answer."""
-        if self._reading:
-            self._readable()
+        """Take what the interface has: the loop says so, or what was handed to it may have made it answer.
 
-    def _readable(self) -> None:
+        The first packet goes out before another is read: it may be alone, and somebody waits for it.
+        """
+        if not self._reading:
+            return
         fd, into, readv = self._fd, self._into, os.readv
         touched: list[Transport] = []
         for turn in range(BATCH):
@@ -144,12 +150,10 @@ class Hub:
             except OSError as error:
                 self._lose(error)
                 break
-            transport = self._forward(count - VIRTIO)
+            transport = self._forward(count - VIRTIO, turn == 0)
             if transport is None:
                 continue
-            if turn == 0:
-                transport.flush()  # it may be alone, and somebody waits for it
-            elif transport not in touched:
+            if turn and transport not in touched:
                 touched.append(transport)
             if transport.busy and len(self.sessions) == 1:
                 self._read(wanted=False)
@@ -163,13 +167,10 @@ class Hub:
             self.close()
             self.on_lost(error)
 
-    def _forward(self, count: int) -> Transport | None:
-        """Send the packet that was read to whose it is; whom it was given to."""
+    def _forward(self, count: int, first: bool) -> Transport | None:
+        """Send the packet that was read to whose it is, the first one at once; whom it was given to."""
         received, tally = self._received, self.tally
-        if received[HEADROOM] >> 4 == 4:
-            destination = received[HEADROOM + 16 : HEADROOM + 20]
-        else:
-            destination = received[HEADROOM + 24 : HEADROOM + 40]
+        destination = received[_DESTINATION4 if received[HEADROOM] >> 4 == 4 else _DESTINATION6]
         session = self.directory.find(bytes(destination))
         if session is None or not 0 < count <= PACKET_LIMIT:
             tally.drop(Drop.UNROUTABLE)
@@ -178,11 +179,14 @@ class Hub:
         if transport.busy:
             tally.drop(Drop.BUSY)
             return transport
+        # As `virtio.is_whole`, in place: a checksum to complete, or segments to be cut.
+        offloaded = bool(received[_FLAGS] & 1 or received[_KIND])
+        if first:
+            transport.send_alone(HEADROOM, count, offloaded)
+        else:
+            transport.send_packet(HEADROOM, count, offloaded)
         tally.packets[OUT] += 1
         tally.octets[OUT] += count
-        # As `virtio.is_whole`, in place: a checksum to complete, or segments to be cut.
-        offloaded = bool(received[HEADROOM - VIRTIO] & 1 or received[HEADROOM - VIRTIO + 1])
-        transport.send_packet(HEADROOM, count, offloaded)
         return transport
 
     # --- from the peers ---
@@ -191,12 +195,11 @@ class Hub:
         """Hand a peer's packet to the interface, if it is one that this peer may send."""
         tally = self.tally
         try:
-            source, destination = inspect(frame, offloaded)
+            ends = inspect(frame, offloaded)
         except PacketError as error:
-            tally.drop(Drop.MALFORMED)
-            self._refuse("malformed packet", f"VPN: {session.peer.shown} sent {error}", session.log)
+            self._refuse(Drop.MALFORMED.value, f"VPN: {session.peer.shown} sent {error}", session.log)
             return
-        if source + destination not in session.passed and not self._permitted(session, source, destination):
+        if ends not in session.passed and not self._permitted(session, ends):
             return
         tally.packets[IN] += 1
         tally.octets[IN] += len(frame)
@@ -208,23 +211,22 @@ class Hub:
         except OSError:  # taken down by somebody, or a segmentation that this kernel does not know
             tally.drop(Drop.MALFORMED)
 
-    def _permitted(self, session: Session, source: bytes, destination: bytes) -> bool:
-        """Whether the peer may send from here to there; told in the log where it may not."""
+    def _permitted(self, session: Session, ends: bytes) -> bool:
+        """Whether the peer may send from the one end to the other; told in the log where it may not."""
+        source, destination = ends[: len(ends) // 2], ends[len(ends) // 2 :]
         if session.sources.find(source) is None:
-            self.tally.drop(Drop.SPOOFED)
             text = f"VPN: {session.peer.shown} sent from {_shown(source)}, which is not its address: dropped"
-            self._refuse("spoofed packet", text, session.log)
+            self._refuse(Drop.SPOOFED.value, text, session.log)
             return False
         if self.local.find(destination) is None and not (
             self.config.between_clients and self.directory.find(destination) is not None
         ):
-            self.tally.drop(Drop.STRAYED)
             text = f"VPN: {session.peer.shown} sent to {_shown(destination)}, which is not for it: dropped"
-            self._refuse("stray packet", text, session.log)
+            self._refuse(Drop.STRAYED.value, text, session.log)
             return False
         if len(session.passed) >= PASSED_LIMIT:
             session.passed.clear()
-        session.passed.add(source + destination)
+        session.passed.add(ends)
         return True
 
 

@@ -108,6 +108,8 @@ class Session:
         self.log = log
         self._owner = owner
         self._deliver = owner.deliver
+        self.delivered = owner.pump
+        """Of `Receiver`."""
         self._loop = asyncio.get_running_loop()
         self.started = self._loop.time()
         self.sources: Directory[Session] = Directory()
@@ -170,9 +172,6 @@ class Session:
     def take_packet(self, frame: memoryview, offloaded: bool) -> None:
         self._heard = True
         self._deliver(self, frame, offloaded)
-
-    def delivered(self) -> None:
-        self._owner.pump()
 
     def ready_again(self) -> None:
         self._owner.resume()

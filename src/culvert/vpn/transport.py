@@ -100,6 +100,12 @@ class Transport(Protocol):
         right in front of it. It may be held back until `flush`.
         """
 
+    def send_alone(self, start: int, count: int, offloaded: bool) -> None:
+        """`send_packet` and `flush` in one, by the shortest way, for one that somebody may be waiting for.
+
+        To be called while it is not `busy`.
+        """
+
     def flush(self) -> None:
         """Hand to the network what was given: the interface has no more packets just now."""
 

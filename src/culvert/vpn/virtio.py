@@ -36,8 +36,9 @@ class PacketError(ValueError):
     """A packet that must not reach the kernel: it is dropped."""
 
 
-def inspect(frame: memoryview, offloaded: bool) -> tuple[bytes, bytes]:
-    """The source and the destination of a packet that a peer has sent. Raises PacketError.
+def inspect(frame: memoryview, offloaded: bool) -> bytes:
+    """The source and the destination, one behind the other, of a packet that a peer has sent. Raises
+    PacketError.
 
     With `offloaded`, the frame begins with a virtio header, which is held against the packet.
     """
@@ -51,14 +52,14 @@ def inspect(frame: memoryview, offloaded: bool) -> tuple[bytes, bytes]:
         stated = frame[start + 2] << 8 | frame[start + 3]
         if not 20 <= transport <= stated or stated != size:
             raise PacketError(f"an IPv4 packet of {size} bytes that states {stated}")
-        ends = bytes(frame[start + 12 : start + 16]), bytes(frame[start + 16 : start + 20])
+        ends = bytes(frame[start + 12 : start + 20])
         protocol = frame[start + 9]
     elif version == 6:
         transport = 40
         stated = transport + (frame[start + 4] << 8 | frame[start + 5]) if size >= transport else 0
         if stated != size:
             raise PacketError(f"an IPv6 packet of {size} bytes that states {stated}")
-        ends = bytes(frame[start + 8 : start + 24]), bytes(frame[start + 24 : start + 40])
+        ends = bytes(frame[start + 8 : start + 40])
         protocol = frame[start + 6]
     else:
         raise PacketError(f"a packet of IP version {version}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -84,6 +85,30 @@ def test_a_capture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     ran = culvert("trace", "--listen", "127.0.0.1:0", "--connect", "1", "--tls", "--pcap", str(path))
     assert ran.returncode == 1
     assert f"Cannot write the capture {path}: No such file" in ran.stderr
+
+
+def test_a_capture_is_not_written_to_a_file_that_somebody_may_have_open(stream: Path, tmp_path: Path) -> None:
+    path = tmp_path / "capture"
+    path.write_text("of before")
+    path.chmod(0o644)
+    with path.open() as reader:
+        assert culvert("trace", "--read", str(stream), "--pcap", str(path)).returncode == 0
+        assert reader.read() == "of before"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_bytes().startswith(b"\x0a\x0d\x0d\x0a")  # a pcapng section header
+    assert {one.name for one in tmp_path.iterdir()} == {"capture", "stream"}
+
+
+def test_a_capture_may_go_into_a_pipe(stream: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert culvert("trace", "--read", str(stream), "--pcap", str(pipe)).returncode == 0
+        assert os.read(reader, 65536).startswith(b"\x0a\x0d\x0d\x0a")
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_a_stream_is_shown_as_text(stream: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from culvert.config.model import Foreground
 from culvert.log import is_journal, open_log
 
-from ..supervisor.small_daemon import DEBUG, OPTIONS
+from ..options import DEBUG, OPTIONS
 
 IN_FRONT = dataclasses.replace(OPTIONS, foreground=Foreground.YES, syslog=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Callable, Generator
 from typing import Any
@@ -32,17 +33,10 @@ from culvert.negotiate.script import (
     nothing,
 )
 
+from .player import SECURED
 from .proxy_headers import CLIENT_4
 
-PLAIN = Secured(
-    redirected=False,
-    version="TLSv1.3",
-    cipher="TLS_AES_256_GCM_SHA384",
-    server_name=None,
-    protocol=None,
-    certificate=None,
-    verified=False,
-)
+PLAIN = dataclasses.replace(SECURED, cipher="TLS_AES_256_GCM_SHA384")
 
 
 def certificate(*names: str) -> bytes:

@@ -17,39 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from culvert.config.model import ConnectionLimits, Debug, Foreground, GlobalOptions, LogFormat, LogMode
+from culvert.config.model import GlobalOptions
 from culvert.errors import ConfigurationError, Location
 from culvert.jail import Place
+from culvert.latecomers import Arrivals
 from culvert.log import FileSink, Log
 from culvert.metrics import Event
 from culvert.supervisor import Generation, Supervisor, Timing
 from culvert.watch import Watched
 
-PATIENCE = 20.0
-DEBUG = Debug(level=7, facility=3)
-QUICK = Timing(ready=PATIENCE, stop=PATIENCE, pause_first=0.02, pause_last=0.08, settled=PATIENCE)
+from ..options import DEBUG, OPTIONS
 
-OPTIONS = GlobalOptions(
-    chroot=None,
-    locations={},
-    debug=DEBUG,
-    drain_timeout=0.0,
-    fips=False,
-    foreground=Foreground.QUIET,
-    log=LogMode.APPEND,
-    log_format=LogFormat.TEXT,
-    output=None,
-    pid=None,
-    reload_drain_timeout=None,
-    service="culvert",
-    set_env=(),
-    setgid=None,
-    setuid=None,
-    syslog=False,
-    workers=None,
-    watch=False,
-    limits=ConnectionLimits(),
-)
+PATIENCE = 20.0
+QUICK = Timing(ready=PATIENCE, stop=PATIENCE, pause_first=0.02, pause_last=0.08, settled=PATIENCE)
 
 
 @dataclass
@@ -119,6 +99,9 @@ class SmallGeneration:
 
     def disown(self, heir: Generation) -> None:
         self._listener.close()
+
+    def turn_away_clients(self) -> Arrivals:
+        return Arrivals(())
 
     def stop_listening(self) -> None:
         self._listener.close()

@@ -11,7 +11,8 @@ import pytest
 
 from culvert.privileges import ExitStatus
 
-from .small_daemon import OPTIONS, QUICK, SmallDaemon
+from ..options import OPTIONS
+from .small_daemon import QUICK, SmallDaemon
 
 Daemon = Callable[..., SmallDaemon]
 

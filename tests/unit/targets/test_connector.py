@@ -127,18 +127,23 @@ def test_no_target_that_answers_is_the_backends_fault(run: Run, log: Written) ->
     run(main())
 
 
-def test_a_target_that_does_not_answer_costs_timeoutconnect(run: Run, log: Written, tmp_path: Path) -> None:
-    """A listening socket with a full queue drops what comes: the connection hangs."""
+async def silent_port(stack: ExitStack) -> int:
+    """A port that answers nobody: a listening socket with a full queue drops what comes."""
+    full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    for _ in range(8):
+        waiting = stack.enter_context(socket.socket())
+        waiting.setblocking(False)
+        waiting.connect_ex(full.getsockname())
+    await asyncio.sleep(0.05)
+    port: int = full.getsockname()[1]
+    return port
 
+
+def test_a_target_that_does_not_answer_costs_timeoutconnect(run: Run, log: Written, tmp_path: Path) -> None:
     async def main() -> None:
         with ExitStack() as stack:
-            full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-            for _ in range(8):
-                waiting = stack.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex(full.getsockname())
-            await asyncio.sleep(0.05)
-            chosen = service(f"connect = 127.0.0.1:{full.getsockname()[1]}", "TIMEOUTconnect = 1")
+            port = await silent_port(stack)
+            chosen = service(f"connect = 127.0.0.1:{port}", "TIMEOUTconnect = 1")
             connector = Connector(
                 asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )
@@ -154,13 +159,8 @@ def test_a_target_that_does_not_answer_costs_timeoutconnect(run: Run, log: Writt
 def test_who_gives_up_meanwhile_leaves_nothing(run: Run, log: Written) -> None:
     async def main() -> None:
         with ExitStack() as stack:
-            full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-            for _ in range(8):
-                waiting = stack.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex(full.getsockname())
-            await asyncio.sleep(0.05)
-            chosen = service(f"connect = 127.0.0.1:{full.getsockname()[1]}")
+            port = await silent_port(stack)
+            chosen = service(f"connect = 127.0.0.1:{port}")
             connector = Connector(
                 asyncio.get_running_loop(), chosen, prepare(chosen, chosen.connect, log.channel), log.channel
             )

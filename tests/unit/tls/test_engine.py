@@ -89,6 +89,30 @@ def test_many_records_in_one_chunk_are_all_decrypted(authority: Authority, versi
 
 
 @VERSIONS
+def test_the_first_record_of_a_chunk_can_be_had_before_the_others(authority: Authority, version: str) -> None:
+    opened = open_pair(authority, version)
+    opened.carry(opened.server, opened.client, b"tickets come with it")
+    end, scratch = opened.client, opened.client.engine.scratch
+    first = opened.server.encrypt(b"first")
+    assert end.engine.first(give(end.engine, first[:-1])) == 0
+    assert end.engine.first(give(end.engine, first[-1:] + opened.server.encrypt(b"second"))) == 5
+    assert bytes(scratch.transformed[:5]) == b"first"
+    assert end.drain() == b"second"
+    opened.server.engine.close()
+    assert end.engine.first(give(end.engine, output(opened.server.engine))) == 0
+    assert end.engine.status is Status.CLOSED
+
+
+@VERSIONS
+def test_bytes_are_encrypted_where_they_stand(authority: Authority, version: str) -> None:
+    opened = open_pair(authority, version)
+    scratch = opened.client.engine.scratch
+    scratch.received[40:46] = b"packet"
+    count = opened.client.engine.encrypt_at(40, 6)
+    assert opened.server.decrypt(bytes(scratch.transformed[:count])) == b"packet"
+
+
+@VERSIONS
 def test_decrypting_leaves_nothing_unread_at_the_worst_cut(authority: Authority, version: str) -> None:
     """One byte short of a record before, and a full chunk now: the most that can come out at once."""
     opened = open_pair(authority, version)

@@ -43,6 +43,30 @@ def test_the_name_that_is_asked_for(asked: str | None, found: str | None) -> Non
     assert reader.server_name == found
 
 
+def with_name(name: str) -> bytes:
+    """A flight that asks for this name, which may be longer than any client would take."""
+    fill = "placeholder.example"
+    flight, grown = hello(fill), len(name) - len(fill)
+    at = flight.index(fill.encode())
+    longer = bytearray(flight[:at] + name.encode() + flight[at + len(fill) :])
+    # The lengths that the name is part of: its own, its list's, its extension's, all extensions', and the
+    # handshake message's and the record's (RFC 6066, 3; RFC 8446, 4.1.2).
+    suites = 5 + 4 + 2 + 32 + 1 + flight[5 + 4 + 2 + 32]
+    methods = suites + 2 + int.from_bytes(flight[suites : suites + 2], "big")
+    for start in (at - 2, at - 5, at - 7, methods + 1 + flight[methods], 7, 3):
+        longer[start : start + 2] = (int.from_bytes(flight[start : start + 2], "big") + grown).to_bytes(
+            2, "big"
+        )
+    return bytes(longer)
+
+
+@pytest.mark.parametrize(("length", "kept"), [(255, True), (256, False), (8000, False)])
+def test_a_name_that_is_no_hosts_is_kept_nowhere(length: int, kept: bool) -> None:
+    reader = read(with_name("a" * length))
+    assert reader.complete
+    assert reader.server_name == ("a" * length if kept else None)
+
+
 @pytest.mark.parametrize("size", [1, 7, 16384])
 def test_pieces_and_records_of_any_size(size: int) -> None:
     flight = in_records(hello(), size)

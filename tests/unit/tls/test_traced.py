@@ -88,6 +88,21 @@ def test_the_plain_text_is_told_record_by_record(authority: Authority, version: 
 
 
 @VERSIONS
+def test_what_goes_by_the_short_way_of_a_packet_is_told_too(authority: Authority, version: str) -> None:
+    session = watched(authority, version)
+    client, server = session.pair.client.engine, session.pair.server.engine
+    client.scratch.received[40:46] = b"packet"
+    count = client.encrypt_at(40, 6)
+    read = server.first(give(server, bytes(client.scratch.transformed[:count])))
+    assert bytes(server.scratch.transformed[:read]) == b"packet"
+    assert server.drain() == 0
+    for end in ("client", "server"):
+        told = [one.content for one in session.records(end) if (one.inner or one.type) == DATA]
+        assert told == [b"packet"]
+    assert session.wire("client", Direction.TO_SERVER) == session.wire("server", Direction.TO_SERVER)
+
+
+@VERSIONS
 def test_the_wire_is_told_in_both_directions(authority: Authority, version: str) -> None:
     session = watched(authority, version)
     session.pair.carry(session.pair.server, session.pair.client, b"x" * 50000)

@@ -70,8 +70,8 @@ BAD_PACKETS = {
 
 @pytest.mark.parametrize("name", GOOD)
 def test_what_an_interface_gives_passes(name: str) -> None:
-    source, destination = inspect(memoryview(GOOD[name]), True)
-    assert (source[-1], destination[-1]) == (2, 1)
+    ends = inspect(memoryview(GOOD[name]), True)
+    assert (ends[len(ends) // 2 - 1], ends[-1]) == (2, 1)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -87,9 +87,9 @@ def test_what_is_no_whole_packet_is_refused(name: str) -> None:
 
 
 def test_the_ends_of_a_packet() -> None:
-    assert inspect(memoryview(ipv4(b"abc")), False) == (b"\n\t\0\2", b"\n\t\0\1")
-    source, destination = inspect(memoryview(ipv6(b"abc")), False)
-    assert (source.hex(), destination.hex()) == ("fd09" + "0" * 27 + "2", "fd09" + "0" * 27 + "1")
+    assert inspect(memoryview(ipv4(b"abc")), False) == b"\n\t\0\2" + b"\n\t\0\1"
+    ends = inspect(memoryview(ipv6(b"abc")), False)
+    assert ends.hex() == "fd09" + "0" * 27 + "2" + "fd09" + "0" * 27 + "1"
 
 
 def test_a_packet_that_is_complete_needs_no_header() -> None:
@@ -103,11 +103,10 @@ def test_a_packet_that_is_complete_needs_no_header() -> None:
 def test_any_bytes_end_in_ends_or_in_the_error(header: bytes, body: bytes) -> None:
     for offloaded in (False, True):
         try:
-            source, destination = inspect(memoryview(header + body), offloaded)
+            ends = inspect(memoryview(header + body), offloaded)
         except PacketError:
             continue
-        assert len(source) == len(destination)
-        assert len(source) in (4, 16)
+        assert len(ends) in (8, 32)
 
 
 @given(header=st.binary(min_size=10, max_size=10))

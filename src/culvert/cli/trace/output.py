@@ -6,9 +6,10 @@ import asyncio
 import dataclasses
 import json
 import os
+import secrets
 import signal
-import stat
 import sys
+from pathlib import Path
 from types import TracebackType
 
 from culvert.cli.faults import say
@@ -22,6 +23,25 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends a trace."""
 
 
+def _open_capture(path: str) -> int:
+    """A descriptor to write a capture to. Raises OSError.
+
+    A pipe or a device is written to as it is. A file is made anew and put in the place of what is there: who
+    was permitted to read that may have it open, and would read on.
+    """
+    if Path(path).exists() and not Path(path).is_file():
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    fresh = f"{path}.{secrets.token_hex(8)}"
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        Path(fresh).rename(path)
+    except OSError:
+        os.close(descriptor)
+        Path(fresh).unlink()
+        raise
+    return descriptor
+
+
 class CaptureFile:
     """A capture file, which its owner alone can read: it holds the secrets of its sessions."""
 
@@ -31,15 +51,7 @@ class CaptureFile:
         self.failed = False
         self._writer = CaptureWriter()
         try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
-            try:
-                if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-                    # Before a byte is in it: the file may have been there, for others to read.
-                    os.fchmod(self._descriptor, 0o600)
-                    os.ftruncate(self._descriptor, 0)
-            except OSError:
-                os.close(self._descriptor)
-                raise
+            self._descriptor = _open_capture(path)
         except OSError as error:
             raise ConfigurationError.single(f"Cannot write the capture {path}: {os_reason(error)}") from None
         say(

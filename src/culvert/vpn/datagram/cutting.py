@@ -29,6 +29,7 @@ _DONT_FRAGMENT = 0x40
 _LEAST_SEGMENT = 8
 _SEQUENCES = 2**32
 
+_PARTIAL = int(Sort.PARTIAL)  # once: a member costs a call in Python 3.11 wherever it is named
 _u16 = struct.Struct(">H")
 _u32 = struct.Struct(">I")
 
@@ -131,7 +132,7 @@ def _whole(
     if count > room:
         raise TooLongError
     if partial and count < room:
-        buffer[start - 1] = Sort.PARTIAL
+        buffer[start - 1] = _PARTIAL
         return start - 1, count + 1
     if checksum is not None:
         complete(buffer, start, count, *checksum)
@@ -211,14 +212,14 @@ def _completed(buffer: bytearray, start: int, end: int, one: _Cut) -> Iterator[t
 def _partial(buffer: bytearray, start: int, end: int, one: _Cut) -> Iterator[tuple[int, int]]:
     """With the checksums left to the other end."""
     for at, size in _segments(buffer, start, end, one):
-        buffer[at - 1] = Sort.PARTIAL
+        buffer[at - 1] = _PARTIAL
         yield at - 1, size + 1
 
 
 def _alike(buffer: bytearray, start: int, end: int, one: _Cut) -> Iterator[tuple[int, int]]:
     """As `_partial`, for what nearly all is: segments of TCP of which only the sequence number differs."""
     header, length = one.header, one.length
-    buffer[start - 1] = Sort.PARTIAL
+    buffer[start - 1] = _PARTIAL
     original = bytes(buffer[start : start + header])
     first = start + header
     last = first + max(end - first - 1, 0) // length * length
@@ -226,7 +227,7 @@ def _alike(buffer: bytearray, start: int, end: int, one: _Cut) -> Iterator[tuple
     if last > first:
         buffer[start:first] = one.made(original, length, _FIN | _PSH)
         yield start - 1, 1 + header + length
-        template = bytes((Sort.PARTIAL,)) + one.made(original, length, _FIN | _PSH | _CWR)
+        template = bytes((_PARTIAL,)) + one.made(original, length, _FIN | _PSH | _CWR)
         ahead, behind, whole = 1 + header, header - one.checksum - 4, 1 + header + length
         pack, offset = _u32.pack_into, sequence - first
         for position in range(first + length, last, length):
@@ -235,9 +236,7 @@ def _alike(buffer: bytearray, start: int, end: int, one: _Cut) -> Iterator[tuple
             pack(buffer, position - behind, (offset + position) & 0xFFFFFFFF)
             yield at, whole
     at = last - header
-    buffer[at - 1 : last] = bytes((Sort.PARTIAL,)) + one.made(
-        original, end - last, _CWR if last > first else 0
-    )
+    buffer[at - 1 : last] = bytes((_PARTIAL,)) + one.made(original, end - last, _CWR if last > first else 0)
     _u32.pack_into(buffer, at + one.checksum + 4, (sequence + last - first) & 0xFFFFFFFF)
     yield at - 1, 1 + header + end - last
 

@@ -31,6 +31,7 @@ _FIN, _PSH, _ACK = 0x01, 0x08, 0x10
 _LEAST_SEGMENT = 48
 """Bytes: shorter ones are not joined, so that nothing is made that cannot be cut again."""
 
+_PARTIAL = int(Sort.PARTIAL)  # once: a member costs a call in Python 3.11 wherever it is named
 _u16 = struct.Struct(">H")
 _u32 = struct.Struct(">I")
 
@@ -91,7 +92,7 @@ class Joiner:
         # The header as a number: from one segment to the next the sequence number grows, and nothing else.
         shift = 8 * (header - self._checksum - 8)
         step, rest = segment << shift, (1 << 32) - self._sequence
-        expected = bytes((Sort.PARTIAL,)) + buffer[VIRTIO : VIRTIO + header]
+        expected = bytes((_PARTIAL,)) + buffer[VIRTIO : VIRTIO + header]
         number = int.from_bytes(expected, "big")
         number += (self._sequence - _u32.unpack_from(expected, self._checksum + 5)[0]) << shift
         most, from_bytes, opened = min((rest - 1) // segment, (limit - stop) // segment), int.from_bytes, -1
@@ -133,7 +134,7 @@ class Joiner:
         if first in PACKETS:
             self._deliver(self._view[PLACE : PLACE + length], False)
             return None
-        if first != Sort.PARTIAL:
+        if first != _PARTIAL:
             return bytes(buffer[PLACE : PLACE + length])
         if length < 1 + 28:
             raise RecordError(f"a packet of {length - 1} bytes")
@@ -178,7 +179,7 @@ class Joiner:
         payload = length - 1 - header
         if (
             not 0 < payload <= self._segment
-            or buffer[at] != Sort.PARTIAL
+            or buffer[at] != _PARTIAL
             or int.from_bytes(buffer[at + 1 : at + 1 + header], "big") & self._mask != self._expected
             or _u32.unpack_from(buffer, at + 5 + self._checksum)[0] != self._sequence
             or self._end + payload > VIRTIO + PACKET_LIMIT

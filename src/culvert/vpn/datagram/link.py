@@ -167,6 +167,10 @@ class DatagramLink:
             self._receiver.dropped(Drop.MALFORMED)
         self.sent_to_tls += count
 
+    def send_alone(self, start: int, count: int, offloaded: bool) -> None:
+        self.send_packet(start, count, offloaded)
+        self._sealer.flush()
+
     def flush(self) -> None:
         self._sealer.flush()
 
@@ -279,14 +283,17 @@ class DatagramLink:
 
     def settle_batch(self) -> None:
         """All that came has been given to `receive`."""
+        if not self._opened:
+            return
         try:
-            if self._opened:
-                self._opener.settle()
-            if not self._closing and self._opened:
+            self._opener.deliver()
+            if self._receiver is not None and not self._closing:
+                self._receiver.delivered()  # first of all: somebody waits for the answer
+            self._opener.settle()
+            if not self._closing:
                 self._not_data()
                 if self._receiver is not None and not self._closing:
                     self._report()
-                    self._receiver.delivered()
         except FrameError as error:
             self._break_off(str(error))
 

@@ -78,9 +78,12 @@ class Opener:
         self.restorer.count(number, came)
         return begin, number
 
-    def settle(self) -> None:
-        """All of a batch was given: deliver what was joined, and have nothing wait in the engine."""
+    def deliver(self) -> None:
+        """All of a batch was given: deliver what was joined; `settle` follows."""
         self._joiner.flush()
+
+    def settle(self) -> None:
+        """Have nothing wait in the engine."""
         if not self.over:
             self.dropped += self._engine.settle(self._joiner.place)
 

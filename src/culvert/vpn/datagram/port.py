@@ -23,6 +23,9 @@ from culvert.vpn.datagram.udp import Arrival, Outbox, UdpSocket, Way
 BATCH = 16
 """Reads of the socket for one readiness event: then it is the interface's turn."""
 
+ALONE = 512
+"""Bytes of a datagram that hardly has others behind it: it is handed on before a look for them."""
+
 _HANDSHAKE = 22
 """How a record of a handshake begins."""
 
@@ -146,21 +149,28 @@ class Port:
 
     def _readable(self) -> None:
         touched: dict[DatagramLink, None] = {}
-        for _ in range(BATCH):
+        for turn in range(BATCH):
             try:
                 arrival = self.udp.receive()
             except OSError:
                 self._hear_complaints()
                 continue
             if arrival is None:
-                if not touched:
+                if turn == 0:
                     self._hear_complaints()
                 break
             self._sort(arrival, touched)
+            if turn == 0 and arrival.count <= ALONE and not self._closed:
+                self._settle(touched)
             if self._closed:
                 return
+        self._settle(touched)
+
+    def _settle(self, touched: dict[DatagramLink, None]) -> None:
+        """All that has come for these links was given to them."""
         for link in touched:
             link.settle_batch()
+        touched.clear()
 
     def _sort(self, arrival: Arrival, touched: dict[DatagramLink, None]) -> None:
         position, size, width = 0, arrival.size, self._ident
@@ -174,9 +184,7 @@ class Port:
                 continue
             if link not in touched:
                 # The links share the buffer in which their packets stand.
-                for other in touched:
-                    other.settle_batch()
-                touched.clear()
+                self._settle(touched)
                 touched[link] = None
             position = link.receive(position, arrival)
 
