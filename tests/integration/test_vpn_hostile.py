@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import struct
 from collections.abc import Iterator
 
@@ -224,6 +225,8 @@ def test_a_peer_is_asked_no_more_than_it_reads(world: Hostile) -> None:
     mark = world.daemon.log.mark()
     peer = world.dial()
     peer.sock.settimeout(20)
+    peer.send(hello())
+    world.answer(peer)
     probes = peer.seal(frame(PING, bytes(64)) * 2000)
     try:
         for _ in range(400):
@@ -233,3 +236,25 @@ def test_a_peer_is_asked_no_more_than_it_reads(world: Hostile) -> None:
         pass
     peer.close()
     world.daemon.await_log("the peer makes this end answer, and reads nothing", since=mark)
+
+
+def test_datagrams_are_cut_for_a_client_whose_kernel_cannot(world: Hostile) -> None:
+    segment = 103  # UDP_SEGMENT of linux/udp.h, which the socket module does not name
+    peer = world.dial()
+    peer.send(hello(udp=False))
+    yours = world.answer(peer)["yours"]
+    assert isinstance(yours, list)
+    with world.hosts["server"].entered():
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sender:
+        sender.setsockopt(socket.SOL_UDP, segment, 1000)
+        sender.sendto(bytes(range(250)) * 80, (yours[0], 9))
+    cutter, found = Cutter(), list[tuple[int, bytes]]()
+    while len(found) < 20:
+        found += [(kind, bytes(body)) for kind, body in cutter.feed(memoryview(peer.recv()))]
+    assert {kind for kind, _ in found} == {PACKET}
+    assert b"".join(body[28:] for _, body in found) == bytes(range(250)) * 80
+    for _, one in found:
+        ends = one[12:20] + struct.pack(">HH", 17, len(one) - 20)
+        assert checksum(ends + one[20:]) == bytes(2)
+    peer.close()

@@ -22,16 +22,13 @@ class ClientPart:
     Addresses and routes stay while there is no session: what was meant for the VPN does not go elsewhere.
     """
 
-    def __init__(
-        self, config: Vpn, hub: Hub, setup: Setup, limit: Callable[[], None], *, bound: bool
-    ) -> None:
-        """`limit` is as in `ServerPart`; `bound` says that the link itself is bound to another interface, so
-        that a route cannot lead it into itself.
+    def __init__(self, config: Vpn, hub: Hub, setup: Setup, *, bound: bool) -> None:
+        """`bound` says that the link itself is bound to another interface, so that a route cannot lead it
+        into itself.
         """
         self._config = config
         self._hub = hub
         self._setup = setup
-        self._limit = limit
         self._bound = bound
         self._addresses: tuple[Interface, ...] = ()
         self._routes: set[Network] = set()
@@ -72,7 +69,7 @@ class ClientPart:
         except NetworkError as error:
             raise MeetingError(str(error)) from None
         if not hello.udp:
-            self._limit()
+            session.transport.cut_datagrams()
         accepted, refused = self._take_routes(session, hello)
         before, self.uplink, self._lease = self.uplink, session, hello.lease
         for network in _EVERYWHERE:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from culvert.config.vpn import IpAddress, Network, Vpn
 from culvert.vpn.directory import host
 from culvert.vpn.hello import Hello
@@ -35,12 +33,10 @@ def listed(things: object) -> str:
 class ServerPart:
     """What a server does at the beginning and at the end of each session."""
 
-    def __init__(self, config: Vpn, hub: Hub, setup: Setup, limit: Callable[[], None]) -> None:
-        """`limit` has the interface leave no UDP to be segmented, for the sake of a client that cannot."""
+    def __init__(self, config: Vpn, hub: Hub, setup: Setup) -> None:
         self._config = config
         self._hub = hub
         self._setup = setup
-        self._limit = limit
         self._leases: Leases[Session] = Leases(config)
         self._routes: dict[Network, Session] = {}
         self.mtu = config.mtu or (DATAGRAM_MTU if config.datagrams else DEFAULT_MTU)
@@ -77,7 +73,7 @@ class ServerPart:
         accepted, refused = self._take_routes(session, hello, grant.routes, grant.replaced)
         self._hub.permit(session, [*map(host, grant.addresses), *grant.routes, *accepted])
         if not hello.udp:
-            self._limit()
+            session.transport.cut_datagrams()
         session.say(self._answer(session, grant.addresses, grant.lease))
         session.addresses = tuple(grant.addresses)
         behind = [*grant.routes, *accepted]

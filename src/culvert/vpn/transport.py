@@ -100,6 +100,11 @@ class Transport(Protocol):
         right in front of it. It may be held back until `flush`.
         """
 
+    def cut_datagrams(self) -> None:
+        """From now on give the peer no OFFLOADED packet that stands for several datagrams of UDP: its kernel
+        cannot cut it.
+        """
+
     def send_alone(self, start: int, count: int, offloaded: bool) -> None:
         """`send_packet` and `flush` in one, by the shortest way, for one that somebody may be waiting for.
 

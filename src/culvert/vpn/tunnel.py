@@ -120,18 +120,13 @@ class Tunnel:
 
     def _make_part(self, routing: Routing) -> ServerPart | ClientPart:
         if not self._service.client:
-            return ServerPart(self._config, self._hub, routing, self._leave_udp)
+            return ServerPart(self._config, self._hub, routing)
         bound = any(
             one.target == "r" and one.name == "SO_BINDTODEVICE" for one in self._service.socket_options
         )
-        part = ClientPart(self._config, self._hub, routing, self._leave_udp, bound=bound)
+        part = ClientPart(self._config, self._hub, routing, bound=bound)
         part.on_met = lambda: self.on_met()  # noqa: PLW0108  of the day
         return part
-
-    def _leave_udp(self) -> None:
-        """Have the kernel segment UDP by itself, for a peer whose kernel cannot."""
-        if self._offload & (Offload.UDP4 | Offload.UDP6):
-            self._offload = device.offload(self._fd, device.TCP)
 
     def _check_renewal(self) -> None:
         uplink = self._part.uplink if isinstance(self._part, ClientPart) else None

@@ -62,6 +62,9 @@ class Way:
     def flush(self) -> None:
         pass
 
+    def cut_datagrams(self) -> None:
+        pass
+
     def close(self) -> None:
         self.end = self.end or "closed"
 

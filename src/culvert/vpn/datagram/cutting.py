@@ -23,6 +23,10 @@ CHECKSUM_AT = {TCP: 16, UDP: 6}
 _VIRTIO = struct.Struct("<BBHHHH")
 _NEEDS_CHECKSUM = 1
 _TCP4, _TCP6, _UDP = 1, 4, 5
+
+UDP_SEGMENTS = _UDP
+"""The kind, in a virtio header, of a packet that stands for several datagrams of UDP."""
+
 _ECN = 0x80
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 _DONT_FRAGMENT = 0x40

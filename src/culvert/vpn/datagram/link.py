@@ -167,6 +167,9 @@ class DatagramLink:
             self._receiver.dropped(Drop.MALFORMED)
         self.sent_to_tls += count
 
+    def cut_datagrams(self) -> None:
+        """They always are, and the peer joins none."""
+
     def send_alone(self, start: int, count: int, offloaded: bool) -> None:
         self.send_packet(start, count, offloaded)
         self._sealer.flush()
