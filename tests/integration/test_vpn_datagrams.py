@@ -155,6 +155,38 @@ def test_packets_are_as_long_as_the_way_carries(world: VpnWorld, server: Culvert
         host.run("ip link set eth0 mtu 1500")
 
 
+def test_a_short_way_carries_what_every_link_of_ipv6_does(world: VpnWorld, server: Culvert) -> None:
+    host = world.hosts["alpha"]
+    host.run("ip link set eth0 mtu 1300")
+    client = world.client("alpha", CLIENT)
+    try:
+        with running(client):
+            client.await_log("over DTLS with packets up to 1280 bytes")
+            assert world.pings("alpha", "fd88::1", "-s", str(1280 - 48))
+            # The server's host learns by the first that its answers are too long for this client.
+            eventually(lambda: world.pings("alpha", "fd88::1", "-s", "4000"), "an answer in fragments")
+    finally:
+        host.run("ip link set eth0 mtu 1500")
+
+
+@pytest.mark.parametrize("rule", ["OUTPUT -p udp --dport", "INPUT -p udp --sport"])
+def test_where_udp_is_dropped_later_on_tls_takes_over(world: VpnWorld, server: Culvert, rule: str) -> None:
+    require("iptables")
+    client = world.client("beta", CLIENT)
+    host = world.hosts["beta"]
+    with running(client):
+        client.await_log("over DTLS")
+        seen = len(client.log.lines)
+        host.run(f"iptables -A {rule} {PORT} -j DROP")
+        try:
+            started = time.monotonic()
+            eventually(lambda: world.pings("beta", OURS), "an answer through the tunnel")
+            assert time.monotonic() - started < 15
+            client.log.wait("VPN: UDP does not get through to the server: TLS is in use", since=seen)
+        finally:
+            host.run(f"iptables -D {rule} {PORT} -j DROP")
+
+
 def test_where_udp_is_dropped_tls_is_used(world: VpnWorld, server: Culvert) -> None:
     require("iptables")
     admin = Admin(world.folder / "fallback")
