@@ -167,6 +167,7 @@ def test_the_powers_that_are_left(vpn: Vpn) -> None:
             status = Path(f"/proc/{pid}/status").read_text()
             powers = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff"))
             assert int(powers, 16) == 1 << 12, status
+            assert "NoNewPrivs:\t1" in status
 
 
 def test_a_client_with_another_identity_is_refused(vpn: Vpn) -> None:

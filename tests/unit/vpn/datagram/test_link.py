@@ -390,9 +390,9 @@ def test_a_way_that_is_shut_is_found_out_while_packets_go(authority: Authority, 
     asyncio.run(run())
 
 
-async def goes_on(client: Taker, server: Taker) -> None:
+async def goes_on(client: Taker, server: Taker, pause: float = 0.05) -> None:
     """Both send for a while, or until the client's link is over."""
-    client.link.doubt.pause = 0.05
+    client.link.doubt.pause = pause
     async with asyncio.timeout(8):
         while not client.reasons:
             client.send(completed(Flow().udp(b"data")))
@@ -408,7 +408,7 @@ def test_a_way_that_is_open_is_found_so(authority: Authority) -> None:
             asked = client.link._sealer.records
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(3):
-                    await goes_on(client, server)
+                    await goes_on(client, server, 0.5)
             assert client.reasons == []
             assert client.link._sealer.records > asked
 
