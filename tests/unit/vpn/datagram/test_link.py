@@ -47,6 +47,20 @@ def test_messages_and_packets_go_both_ways(authority: Authority) -> None:
     asyncio.run(run())
 
 
+def test_clients_that_come_at_once_are_all_served(authority: Authority) -> None:
+    async def run() -> None:
+        async with world(authority) as here:
+            clients = await asyncio.gather(*(here.client(timeout=20) for _ in range(20)))
+            for client in clients:
+                client.link.send_message(Kind.HELLO, client.link.ident)
+            async with asyncio.timeout(10):
+                while sum(bool(taker.messages) for taker in here.takers if taker.link.server) < len(clients):
+                    await asyncio.sleep(0.01)
+            assert here.faults == []
+
+    asyncio.run(run())
+
+
 def test_a_packet_of_64_kb_arrives_as_it_was(authority: Authority) -> None:
     async def run() -> None:
         async with world(authority) as here:
