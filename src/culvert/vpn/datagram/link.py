@@ -29,7 +29,7 @@ from culvert.vpn.datagram.passage import Passage
 from culvert.vpn.datagram.records import Piece, Sort
 from culvert.vpn.datagram.repair import PARITY_HEADER, loss, read_loss
 from culvert.vpn.datagram.sealing import Sealer
-from culvert.vpn.datagram.too_long import answer, fragments
+from culvert.vpn.datagram.too_long import answer, carry
 from culvert.vpn.datagram.udp import Arrival, Way
 from culvert.vpn.datagram.whereabouts import Whereabouts
 from culvert.vpn.tally import Drop
@@ -445,26 +445,20 @@ class DatagramLink:
 
     def _too_long(self, receiver: Receiver, start: int, count: int, *, offloaded: bool) -> None:
         """Cut a packet that is too long, or tell its sender how long it may be."""
+        plain, room = self._plain, self._sealer.room
         try:
-            whole = (
-                packets(self._plain, start, count)
-                if offloaded
-                else [bytes(self._plain[start : start + count])]
-            )
+            whole = packets(plain, start, count) if offloaded else [bytes(plain[start : start + count])]
         except CutError:
             receiver.dropped(Drop.MALFORMED)
             return
-        told = None
-        for packet in whole:
-            room = self._sealer.room
-            pieces = fragments(packet, room) or self._opener.parts.cut(packet, room)
-            for piece in pieces:
-                self._sealer.record(piece, self.way)
-            if not pieces:
-                receiver.dropped(Drop.TOO_LONG)
-                told = told or answer(packet[:1500], room - 1 - PARITY_HEADER)
-        if told is not None:
-            receiver.take_packet(memoryview(told), False)
+        carried, refused = carry(whole, room, self._opener.parts)
+        for record in carried:
+            self._sealer.record(record, self.way)
+        if refused:
+            receiver.dropped(Drop.TOO_LONG, len(refused))
+            told = answer(refused[0][:1500], room - 1 - PARITY_HEADER)
+            if told is not None:
+                receiver.take_packet(memoryview(told), False)
 
     # --- the end ---
 

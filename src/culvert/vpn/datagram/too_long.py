@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from culvert.vpn.datagram.cutting import finish_ip, ones_sum
-from culvert.vpn.datagram.parts import LEAST_MTU
+from culvert.vpn.datagram.parts import LEAST_MTU, Parts
 
 _DONT_FRAGMENT = 0x40
 _MORE = 0x2000
@@ -28,6 +28,20 @@ def answer(packet: bytes, mtu: int) -> bytes | None:
     if len(packet) >= 48 and packet[0] >> 4 == 6:
         return _packet_too_big(packet, mtu)
     return None
+
+
+def carry(packets: list[bytes], room: int, parts: Parts) -> tuple[list[bytes], list[bytes]]:
+    """The records of at most `room` bytes that carry these packets all the same, and the packets for which
+    there are none. The checksums are complete.
+    """
+    carried: list[bytes] = []
+    refused: list[bytes] = []
+    for packet in packets:
+        records = fragments(packet, room) or parts.cut(packet, room)
+        carried += records
+        if not records:
+            refused.append(packet)
+    return carried, refused
 
 
 def fragments(packet: bytes, room: int) -> list[bytes]:
