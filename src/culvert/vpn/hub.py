@@ -38,6 +38,9 @@ OF_THE_LINK = tuple(map(ipaddress.ip_network, ("224.0.0.0/4", "255.255.255.255/3
 none, and what hosts say to them by themselves is dropped here and not at the peer, who would call it spoofed.
 """
 
+OF_THE_HOST = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128")))
+"""Never a peer's to reach: with `route_localnet` (ip-sysctl) the kernel would hand it to local services."""
+
 
 class Refuse(Protocol):
     """Counts and logs what was dropped, the log not too often: `Refusals.refuse` does."""
@@ -57,7 +60,11 @@ class Hub:
         for network in OF_THE_LINK:
             self.directory.put(network, None)
         self.local: Directory[bool] = Directory()
-        """What peers may send to: this end's addresses, and the networks behind it."""
+        """What peers may send to: this end's addresses, and the networks behind it. False stands for what is
+        taken out of these: what clients have is not for others because it lies in a network of this end's.
+        """
+        for network in (*OF_THE_LINK, *OF_THE_HOST):
+            self.local.put(network, False)
         self.on_resume: Callable[[], None] = lambda: None
         self.on_lost: Callable[[OSError], None] = lambda _: None
         self._refuse = refuse
@@ -215,9 +222,7 @@ class Hub:
             text = f"VPN: {session.peer.shown} sent from {_shown(source)}, which is not its address: dropped"
             self._refuse("spoofed packet", text, session.log)
             return False
-        if self.local.find(destination) is None and not (
-            self.config.between_clients and self.directory.find(destination) is not None
-        ):
+        if not (self.local.find(destination) or self._between(session, destination)):
             self.tally.drop(Drop.STRAYED)
             text = f"VPN: {session.peer.shown} sent to {_shown(destination)}, which is not for it: dropped"
             self._refuse("stray packet", text, session.log)
@@ -226,6 +231,11 @@ class Hub:
             session.passed.clear()
         session.passed.add(source + destination)
         return True
+
+    def _between(self, session: Session, destination: bytes) -> bool:
+        """Whether that is another client's, which this one may reach."""
+        owner = self.directory.find(destination) if self.config.between_clients else None
+        return owner is not None and owner is not session
 
 
 def _shown(address: bytes) -> str:

@@ -63,8 +63,18 @@ class ServerPart:
         for client in config.clients:
             for network in client.routes:
                 setup.add_route(network)
-        for network in (*map(host, config.own), *config.routes):
-            self._hub.local.put(network, True)
+        local = self._hub.local
+        for network in config.routes:
+            local.put(network, True)
+        # Clients' all, whether they are there or not: behind them stands what is this end's own.
+        for network in (
+            *known,
+            *config.pools,
+            *(route for client in config.clients for route in client.routes),
+        ):
+            local.put(network, False)
+        for own in config.own:
+            local.put(host(own), True)
 
     def begin(self, session: Session) -> None:
         """A client speaks first."""
@@ -123,9 +133,9 @@ class ServerPart:
         for network in hello.routes:
             if within(network, granted):
                 continue  # the configuration says so by itself
-            owner = self._hub.directory.overlapping(network)
-            theirs = owner is not None and owner is not replaced
-            taken = theirs or self._hub.local.overlapping(network)
+            owners = [owner for _, owner in self._hub.directory.overlapping(network)]
+            theirs = any(owner is not None and owner is not replaced for owner in owners)
+            taken = theirs or any(True for _ in self._hub.local.overlapping(network))
             if taken or not within(network, self._config.accept) or not self._route(session, network):
                 refused.append(network)
             else:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from culvert.config import loads
-from culvert.config.vpn import Vpn
+from culvert.config.vpn import Interface, Network, Vpn
 from culvert.log import Channel, Log
 from culvert.log.lines import TextLines
 from culvert.metrics import Counters
@@ -23,6 +23,7 @@ from culvert.tls.engine import Scratch
 from culvert.vpn.directory import host
 from culvert.vpn.hello import Hello
 from culvert.vpn.hub import Hub
+from culvert.vpn.server_part import ServerPart
 from culvert.vpn.session import MeetingError, Peer, Session
 from culvert.vpn.tally import Tally
 from culvert.vpn.transport import FrameError, Kind
@@ -82,6 +83,16 @@ class Host:
         self.left.append(session)
 
 
+class Anything:
+    """A machine's network that takes whatever is set."""
+
+    def up(self, mtu: int) -> None: ...
+    def add_address(self, address: Interface) -> None: ...
+    def remove_address(self, address: Interface) -> None: ...
+    def add_route(self, network: Network) -> None: ...
+    def remove_route(self, network: Network) -> None: ...
+
+
 class World:
     """A hub with its interface."""
 
@@ -128,6 +139,10 @@ class World:
             while True:
                 found.append(self.kernel.recv(1 << 17))
         return found
+
+    def serve(self) -> None:
+        """Prepare the hub as a server does, on a machine where every address and route can be set."""
+        ServerPart(self.hub.config, self.hub, Anything(), lambda: None).prepare()
 
     def close(self) -> None:
         for session in tuple(self.hub.sessions):
@@ -228,6 +243,35 @@ def test_peers_reach_one_another_where_they_may() -> None:
         assert len(world.taken()) == 1
 
     play(story, "tunClientToClient = yes\n")
+
+
+def test_a_peer_s_own_address_is_nothing_that_it_reaches_through_the_tunnel() -> None:
+    async def story(world: World) -> None:
+        session, _ = world.peer("10.9.0.2")
+        session.take_packet(memoryview(ipv4(source="10.9.0.2", to="10.9.0.2")), False)
+        assert (world.taken(), world.refused) == ([], ["stray packet"])
+
+    play(story, "tunClientToClient = yes\n")
+
+
+FULL = "tunRoute = 0.0.0.0/0\ntunClient = laptop: 10.8.0.9, 192.168.7.0/24\nverifyChain = yes\nCAfile = c\n"
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["10.9.0.3", "10.9.0.77", "10.8.0.9", "192.168.7.1", "224.0.0.1", "255.255.255.255", "127.0.0.1"],
+)
+def test_a_wide_route_of_the_server_opens_no_way_to_other_clients(to: str) -> None:
+    """Neither to those that are there, nor to what others may be given, nor to a link's neighbours."""
+
+    async def story(world: World) -> None:
+        world.serve()
+        (session, _), _ = world.peer("10.9.0.2"), world.peer("10.9.0.3")
+        for destination in ("10.9.0.1", "192.0.2.1", to):
+            session.take_packet(memoryview(ipv4(source="10.9.0.2", to=destination)), False)
+        assert (len(world.taken()), world.refused) == (2, ["stray packet"])
+
+    play(story, FULL)
 
 
 def test_what_was_permitted_ends_with_who_had_it() -> None:
