@@ -6,11 +6,12 @@ import ipaddress
 from collections.abc import Callable
 
 from culvert.config.vpn import Interface, IpAddress, Network, Vpn
+from culvert.vpn.claims import listed, within
 from culvert.vpn.directory import host
 from culvert.vpn.hello import LARGEST_MTU, Hello
 from culvert.vpn.hub import Hub
 from culvert.vpn.network import NetworkError, Setup
-from culvert.vpn.server_part import DEFAULT_MTU, listed, within
+from culvert.vpn.server_part import DEFAULT_MTU
 from culvert.vpn.session import MeetingError, Session
 
 _EVERYWHERE = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))

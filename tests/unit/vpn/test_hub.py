@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from culvert.config import loads
-from culvert.config.vpn import Interface, Network, Vpn
+from culvert.config.vpn import Vpn
 from culvert.log import Channel, Log
 from culvert.log.lines import TextLines
 from culvert.metrics import Counters
@@ -29,41 +29,10 @@ from culvert.vpn.tally import Tally
 from culvert.vpn.transport import FrameError, Kind
 from culvert.vpn.virtio import NO_HEADER
 
+from .company import Machine, Way
 from .packets import ipv4, tcp, virtio
 
 CONFIG = "[vpn]\naccept = 1\ncert = c\ntun = cv0\ntunAddress = 10.9.0.1\ntunPool = 10.9.0.0/24\n"
-
-
-class Way:
-    """A transport that keeps what it is given."""
-
-    name = "TLS"
-    offload = True
-    path_mtu = None
-    worn = False
-
-    def __init__(self, scratch: Scratch) -> None:
-        self._scratch = scratch
-        self.busy = False
-        self.packets: list[bytes] = []
-        self.messages: list[tuple[Kind, bytes]] = []
-        self.end = ""
-
-    def send_message(self, kind: Kind, body: bytes) -> None:
-        self.messages.append((kind, body))
-
-    def send_packet(self, start: int, count: int, offloaded: bool) -> None:
-        first = start - 10 if offloaded else start
-        self.packets.append(bytes(self._scratch.received[first : start + count]))
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.end = self.end or "closed"
-
-    def abort(self, reason: str) -> None:
-        self.end = self.end or reason
 
 
 class Host:
@@ -81,16 +50,6 @@ class Host:
 
     def leave(self, session: Session) -> None:
         self.left.append(session)
-
-
-class Anything:
-    """A machine's network that takes whatever is set."""
-
-    def up(self, mtu: int) -> None: ...
-    def add_address(self, address: Interface) -> None: ...
-    def remove_address(self, address: Interface) -> None: ...
-    def add_route(self, network: Network) -> None: ...
-    def remove_route(self, network: Network) -> None: ...
 
 
 class World:
@@ -142,7 +101,7 @@ class World:
 
     def serve(self) -> None:
         """Prepare the hub as a server does, on a machine where every address and route can be set."""
-        ServerPart(self.hub.config, self.hub, Anything(), lambda: None).prepare()
+        ServerPart(self.hub.config, self.hub, Machine(), lambda: None).prepare()
 
     def close(self) -> None:
         for session in tuple(self.hub.sessions):
