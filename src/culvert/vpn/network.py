@@ -7,6 +7,7 @@ interface and ends with it: no route leads anywhere but to it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import importlib.util
@@ -14,6 +15,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 from culvert.config.vpn import Interface, IpAddress, Network
@@ -33,6 +35,9 @@ _PATIENCE = 5.0
 
 PACKAGE = "pyroute2"
 
+_RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
+"""Where systemd-resolved is in use, the first names it alone, and the second whom it asks."""
+
 
 class NetworkError(Exception):
     """An address or a route cannot be set; the text says which, and why."""
@@ -48,6 +53,7 @@ class Setup(Protocol):
     def remove_route(self, network: Network) -> None: ...
     def neighbourhood(self) -> list[tuple[Network, str]]: ...
     def gateway(self, address: IpAddress) -> IpAddress | None: ...
+    def resolvers(self) -> list[IpAddress]: ...
 
 
 def installed() -> bool:
@@ -136,6 +142,10 @@ class Routing:
             return None
         return _attribute(found[0], "RTA_GATEWAY") if found else None
 
+    def resolvers(self) -> list[IpAddress]:
+        """The name servers that this machine asks, as far as that can be seen from here."""
+        return [address for path in _RESOLVERS for address in _name_servers(path)]
+
     def _check_free(self, address: IpAddress) -> None:
         for found in self._addresses():
             if address == (_attribute(found, "IFA_LOCAL") or _attribute(found, "IFA_ADDRESS")):
@@ -218,6 +228,18 @@ def _attribute(found: Any, name: str) -> IpAddress | None:
     """An address that an answer of the kernel's has."""
     text = found.get_attr(name)
     return ipaddress.ip_address(text.partition("%")[0]) if text is not None else None
+
+
+def _name_servers(path: str) -> Iterator[IpAddress]:
+    """Those of a file in the form of resolv.conf(5)."""
+    try:
+        lines = Path(path).read_text("utf-8", "replace").splitlines()
+    except OSError:  # there is none, or it is outside the jail
+        return
+    for keyword, *words in (line.split() for line in lines if line.strip()):
+        if keyword == "nameserver" and words:
+            with contextlib.suppress(ValueError):
+                yield ipaddress.ip_address(words[0].partition("%")[0])
 
 
 def _interface_name(index: int) -> str:

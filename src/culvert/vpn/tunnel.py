@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -21,7 +21,7 @@ from culvert.tls.engine import Engine
 from culvert.tls.names import alternative_names
 from culvert.turn import Turn
 from culvert.vpn import device
-from culvert.vpn.client_part import ClientPart
+from culvert.vpn.client_part import ClientPart, Outside
 from culvert.vpn.datagram.link import DatagramLink
 from culvert.vpn.device import DeviceError, Offload
 from culvert.vpn.hub import Hub
@@ -62,6 +62,8 @@ class Tunnel:
         """Called when the interface was removed: nobody is to be let in any more."""
         self.on_due: Callable[[], None] = lambda: None
         """Called when it is time for a client's link with new keys."""
+        self.targets: Callable[[], Iterable[IpAddress]] = lambda: ()
+        """The addresses that are known of a client's targets."""
 
     @property
     def hub(self) -> Hub:
@@ -122,7 +124,8 @@ class Tunnel:
         bound = any(
             one.target == "r" and one.name == "SO_BINDTODEVICE" for one in self._service.socket_options
         )
-        part = ClientPart(self._config, self._hub, routing, self._leave_udp, bound=bound)
+        outside = Outside(lambda: self.targets(), bound)  # noqa: PLW0108  of the day
+        part = ClientPart(self._config, self._hub, routing, self._leave_udp, outside)
         part.on_met = lambda: self.on_met()  # noqa: PLW0108  of the day
         return part
 

@@ -47,6 +47,7 @@ class Machine:
     def __init__(self, neighbours: dict[str, str] | None = None, gateway: str | None = None) -> None:
         """`neighbours` are networks with the interface that is in each; `gateway` leads everywhere else."""
         self._neighbours = neighbours or {}
+        self.name_servers: list[str] = []
         self._gateway = ipaddress.ip_address(gateway) if gateway is not None else None
         self.mtu = 0
         self.addresses: set[str] = set()
@@ -72,3 +73,6 @@ class Machine:
 
     def gateway(self, address: IpAddress) -> IpAddress | None:
         return self._gateway
+
+    def resolvers(self) -> list[IpAddress]:
+        return [ipaddress.ip_address(one) for one in self.name_servers]
