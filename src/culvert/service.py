@@ -113,6 +113,7 @@ def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters
     if config.vpn is not None:
         hub = Hub(config.vpn, surroundings.scratch, refusals.refuse, VpnTally(counters))
         tunnel = Tunnel(config, hub, surroundings.readiness, log)
+        tunnel.targets = connector.kept
     return Shared(
         config,
         context,
@@ -197,6 +198,7 @@ class RunningService:
         self._background += [self._loop.create_task(one.run()) for one in self._upkeep if one.possible]
         if self._shared.tunnel is not None:
             if self.config.client:
+                self._shared.connector.look_up()
                 self._repeating = self._loop.create_task(self._keep_linked(self._shared.tunnel))
         elif self._turn is not None:
             self._log.info(f"Starting exec+connect service [{self.config.name}]")
