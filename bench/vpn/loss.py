@@ -39,6 +39,8 @@ _SERVER = """\
 [vpn]
 accept = {far}:{port}
 cert = {certificate}
+CAfile = {certificate}
+verifyPeer = yes
 transport = {transport}
 tun = {transport}0
 tunAddress = {server}
@@ -48,6 +50,7 @@ _CLIENT = """\
 [vpn]
 client = yes
 connect = {far}:{port}
+cert = {certificate}
 CAfile = {certificate}
 verifyPeer = yes
 transport = {transport}

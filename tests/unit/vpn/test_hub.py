@@ -32,7 +32,8 @@ from culvert.vpn.virtio import NO_HEADER
 from .company import Machine, Way
 from .packets import ipv4, tcp, virtio
 
-CONFIG = "[vpn]\naccept = 1\ncert = c\ntun = cv0\ntunAddress = 10.9.0.1\ntunPool = 10.9.0.0/24\n"
+HEAD = "[vpn]\naccept = 1\ncert = c\nCAfile = c\nverifyChain = yes\n"
+CONFIG = HEAD + "tun = cv0\ntunAddress = 10.9.0.1\ntunPool = 10.9.0.0/24\n"
 
 
 class Host:
@@ -213,7 +214,7 @@ def test_a_peer_s_own_address_is_nothing_that_it_reaches_through_the_tunnel() ->
     play(story, "tunClientToClient = yes\n")
 
 
-FULL = "tunRoute = 0.0.0.0/0\ntunClient = laptop: 10.8.0.9, 192.168.7.0/24\nverifyChain = yes\nCAfile = c\n"
+FULL = "tunRoute = 0.0.0.0/0\ntunClient = laptop: 10.8.0.9, 192.168.7.0/24\n"
 
 
 @pytest.mark.parametrize(
