@@ -19,6 +19,10 @@ DATAGRAM_MTU = 1415
 """What a way of 1500 bytes has room for over DTLS and IPv4."""
 
 
+ACCEPTED_LIMIT = 64
+"""Networks of one client that are accepted: each is a call to the kernel, and everybody waits meanwhile."""
+
+
 class ServerPart:
     """What a server does at the beginning and at the end of each session."""
 
@@ -84,9 +88,20 @@ class ServerPart:
             + (f"; behind it: {listed(behind)}" if behind else "")
             + refusals(refused)
         )
+        for version in grant.lacking:
+            text = f"VPN: tunPool has no address of IPv{version} left for {session.peer.shown}"
+            session.log.warning(text)
         if grant.replaced is not None:
-            self._hub.tally.replaced(grant.replaced.transport.name, session.transport.name)
-            grant.replaced.part("a newer link takes its place")
+            self._replace(grant.replaced, session, grant)
+
+    def _replace(self, older: Session, session: Session, grant: Grant[Session]) -> None:
+        if not grant.renewed and older.peer.outer != session.peer.outer:
+            session.log.warning(
+                f"VPN: {session.peer.shown} takes the place of {older.peer.shown}: both are given the same "
+                "addresses, and two hosts with one certificate put each other out again and again"
+            )
+        self._hub.tally.replaced(older.transport.name, session.transport.name)
+        older.part("a newer link takes its place")
 
     def path_changed(self, session: Session) -> None:
         """The way to one client carries other packets than before: the interface is that of all of them."""
@@ -103,11 +118,12 @@ class ServerPart:
     def _answer(self, session: Session, addresses: tuple[IpAddress, ...], lease: str) -> Hello:
         config = self._config
         routes = (*config.routes, *(config.pools if config.between_clients else ()))
+        versions = {address.version for address in addresses}  # nothing of the other leads anywhere
         return Hello(
-            own=tuple(one.ip for one in config.addresses),
+            own=tuple(one.ip for one in config.addresses if one.version in versions),
             yours=addresses,
-            routes=tuple(dict.fromkeys(routes)),
-            mtu=max(min(self.mtu, session.transport.path_mtu or self.mtu), 1280),
+            routes=tuple(route for route in dict.fromkeys(routes) if route.version in versions),
+            mtu=max(min(self.mtu, session.transport.path_mtu or self.mtu), min(1280, self.mtu)),
             udp=True,
             lease=lease,
         )
@@ -130,7 +146,8 @@ class ServerPart:
             # What it has already is in no link's way: the new link itself was made with that route in place.
             renewed = grant.replaced is not None and self._routes.get(network) is grant.replaced
             reason = (
-                self._claims.on(network, grant.addresses)
+                (f"more than {ACCEPTED_LIMIT}" if len(accepted) >= ACCEPTED_LIMIT else None)
+                or self._claims.on(network, grant.addresses)
                 or self._of_peers(network, session, grant.replaced)
                 or (None if renewed else ways.on(network))
                 or self._route(session, network)
