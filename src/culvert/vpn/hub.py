@@ -224,7 +224,10 @@ class Hub:
             return False
         if not (self.local.find(destination) or self._between(session, destination)):
             self.tally.drop(Drop.STRAYED)
-            text = f"VPN: {session.peer.shown} sent to {_shown(destination)}, which is not for it: dropped"
+            owner = self.directory.find(destination)
+            other = owner is not None and owner is not session
+            way = "another client's, without tunClientToClient" if other else "in no tunRoute of this end"
+            text = f"VPN: {session.peer.shown} sent to {_shown(destination)}, which is {way}: dropped"
             self._refuse("stray packet", text, session.log)
             return False
         if len(session.passed) >= PASSED_LIMIT:
