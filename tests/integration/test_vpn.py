@@ -130,6 +130,13 @@ def test_clients_do_not_reach_one_another(vpn: Vpn) -> None:
     vpn.log("server").await_log(pattern, since=mark)
 
 
+def test_a_host_that_sends_to_an_address_that_nobody_has_is_told_so(vpn: Vpn) -> None:
+    with vpn.hosts["server"].entered(), socket.socket() as sock:
+        sock.settimeout(PATIENCE)
+        with pytest.raises(OSError, match="No route to host"):
+            sock.connect(("10.9.0.200", 1))
+
+
 def test_what_is_sent_from_another_address_is_dropped_and_logged_once_a_second(vpn: Vpn) -> None:
     server = vpn.log("server")
     mark = server.log.mark()

@@ -11,6 +11,7 @@ With one session alone the interface is not read meanwhile, so that the kernel h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
@@ -24,6 +25,7 @@ from culvert.vpn.directory import Directory
 from culvert.vpn.session import Part, Peer, Session
 from culvert.vpn.tally import IN, OUT, Drop, Tally
 from culvert.vpn.transport import HEADROOM, PACKET_LIMIT, VIRTIO, Transport
+from culvert.vpn.unreachable import QUOTED, unreachable
 from culvert.vpn.virtio import NO_HEADER, PacketError, inspect
 
 BATCH = 32
@@ -32,6 +34,8 @@ BATCH = 32
 PASSED_LIMIT = 4096
 """Pairs of addresses that are kept as permitted, for each session."""
 
+UNREACHABLE_PAUSE = 0.02
+"""Seconds, at least, between two messages that nobody has a destination."""
 
 OF_THE_LINK = tuple(map(ipaddress.ip_network, ("224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8")))
 """Destinations that mean neighbours on a link (RFC 4291, 2.5.6 and 2.7; RFC 1112): behind a tunnel there are
@@ -73,6 +77,7 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         self._fd = -1
         self._reading = False
+        self._told = -UNREACHABLE_PAUSE
 
     def open(self, fd: int) -> None:
         """Carry packets from and to this interface from now on."""
@@ -180,6 +185,8 @@ class Hub:
         session = self.directory.find(bytes(destination))
         if session is None or not 0 < count <= PACKET_LIMIT:
             tally.drop(Drop.UNROUTABLE)
+            if 0 < count <= PACKET_LIMIT and self.local.find(bytes(destination)) is False:
+                self._tell_unreachable(count)
             return None
         transport = session.transport
         if transport.busy:
@@ -191,6 +198,15 @@ class Hub:
         offloaded = bool(received[HEADROOM - VIRTIO] & 1 or received[HEADROOM - VIRTIO + 1])
         transport.send_packet(HEADROOM, count, offloaded)
         return transport
+
+    def _tell_unreachable(self, count: int) -> None:
+        """Answer a packet to a client that is not there, but not every one of a flood (RFC 1812, 4.3.2.8)."""
+        now = self._loop.time()
+        packet = bytes(self._received[HEADROOM : HEADROOM + min(count, QUOTED)])
+        if now - self._told >= UNREACHABLE_PAUSE and (message := unreachable(packet)) is not None:
+            self._told = now
+            with contextlib.suppress(OSError):  # taken down by somebody
+                os.writev(self._fd, (NO_HEADER, message))
 
     # --- from the peers ---
 

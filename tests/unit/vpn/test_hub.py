@@ -140,6 +140,18 @@ def test_a_packet_goes_to_whom_its_destination_is() -> None:
     play(story)
 
 
+def test_who_sends_to_a_client_that_is_not_there_is_told_so_and_not_too_often() -> None:
+    async def story(world: World) -> None:
+        world.serve()
+        lost = NO_HEADER + ipv4(bytes(8), protocol=17, source="10.9.0.1", to="10.9.0.77")
+        await world.give(lost, lost, NO_HEADER + ipv4(source="10.9.0.1", to="192.0.2.1"))
+        (message,) = world.taken()
+        assert message[len(NO_HEADER) + 20 :][:2] == b"\x03\x01"
+        assert world.hub.tally.dropped["unroutable"] == 3
+
+    play(story)
+
+
 def test_with_one_peer_the_interface_waits_while_the_link_is_busy() -> None:
     async def story(world: World) -> None:
         session, way = world.peer("10.9.0.2")
