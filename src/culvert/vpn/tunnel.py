@@ -6,12 +6,13 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from culvert import capabilities
-from culvert.address import IpAddress, unwrapped
+from culvert.address import IpAddress, show, unwrapped
 from culvert.config.model import Service
 from culvert.errors import ConfigurationError, os_reason
 from culvert.log import Channel
@@ -23,6 +24,7 @@ from culvert.turn import Turn
 from culvert.vpn import device
 from culvert.vpn.client_part import ClientPart, Outside
 from culvert.vpn.datagram.link import DatagramLink
+from culvert.vpn.datagram.udp import Way
 from culvert.vpn.device import DeviceError, Offload
 from culvert.vpn.hub import Hub
 from culvert.vpn.network import NetworkError, Routing
@@ -160,6 +162,13 @@ class Tunnel:
         session = self._hub.session(self._part, link, Peer(shown, names, outer), log)
         link.attach(session)
         link.on_path = lambda: self._part.path_changed(session)
+        told = link.on_move
+
+        def moved(way: Way) -> None:
+            session.peer = replace(session.peer, shown=show(way.peer), outer=unwrapped(way.peer[0]))
+            told(way)
+
+        link.on_move = moved
         session.begin(self._config.keepalive)
 
     def lines(self) -> Iterator[str]:
