@@ -38,6 +38,8 @@ _SERVER = """\
 [{transport}]
 accept = {far}:{port}
 cert = {certificate}
+CAfile = {certificate}
+verifyPeer = yes
 transport = {transport}
 tun = {transport}0
 tunAddress = {server}
@@ -47,6 +49,7 @@ _CLIENT = """\
 [{transport}]
 client = yes
 connect = {far}:{port}
+cert = {certificate}
 CAfile = {certificate}
 verifyPeer = yes
 transport = {transport}

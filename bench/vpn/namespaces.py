@@ -48,6 +48,8 @@ _SERVER = """\
 [vpn]
 accept = {far}:{port}
 cert = {certificate}
+CAfile = {certificate}
+verifyPeer = yes
 tun = tun{number}
 tunAddress = 10.9.{number}.1
 tunPeer = 10.9.{number}.2
@@ -58,6 +60,7 @@ _CLIENT = """\
 [vpn]
 client = yes
 connect = {far}:{port}
+cert = {certificate}
 CAfile = {certificate}
 verifyPeer = yes
 tun = tun{number}

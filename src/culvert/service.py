@@ -112,6 +112,7 @@ def share(prepared: Prepared, surroundings: Surroundings, log: Channel, counters
         drops = Refusals(log, tally.dropped, loop.time)
         hub = Hub(config.vpn, surroundings.scratch, drops.refuse, tally)
         tunnel = Tunnel(config, hub, surroundings.readiness, log)
+        tunnel.targets = connector.kept
     return Shared(
         config,
         context,
@@ -196,6 +197,7 @@ class RunningService:
         self._background += [self._loop.create_task(one.run()) for one in self._upkeep if one.possible]
         if self._shared.tunnel is not None:
             if self.config.client:
+                self._shared.connector.look_up()
                 self._repeating = self._loop.create_task(self._keep_linked(self._shared.tunnel))
         elif self._turn is not None:
             self._log.info(f"Starting exec+connect service [{self.config.name}]")

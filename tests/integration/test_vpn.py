@@ -107,7 +107,9 @@ def test_a_client_sets_the_routes_that_it_accepts_and_says_which_it_does_not(vpn
     assert vpn.routes("alpha", "cvc0") == {"10.9.0.1", "fd09::1", "192.168.1.0/24", "fd01::/64"}
     assert vpn.routes("beta", "cvc0") == {"10.9.0.1", "fd09::1"}
     assert vpn.pings("alpha", "192.168.1.1")
-    assert vpn.log("alpha").log.find(r"behind it: 192\.168\.1\.0/24, .*; not accepted: 192\.168\.2\.0/24$")
+    assert vpn.log("alpha").log.find(
+        r"behind it: 192\.168\.1\.0/24, .*; not accepted: 192\.168\.2\.0/24 \(beyond tunAccept\)$"
+    )
 
 
 def test_a_server_sets_the_routes_of_its_clients_where_it_was_told_to(vpn: Vpn) -> None:
@@ -116,7 +118,7 @@ def test_a_server_sets_the_routes_of_its_clients_where_it_was_told_to(vpn: Vpn) 
     assert vpn.pings("server", "192.168.10.1")
     assert vpn.log("server").log.find(
         r"has 10\.9\.0\.2, .*behind it: 192\.168\.20\.0/25; "
-        r"not accepted: 192\.168\.30\.0/24, 192\.168\.10\.128/25"
+        r"not accepted: 192\.168\.30\.0/24 \(beyond tunAccept\), 192\.168\.10\.128/25 \(beyond tunAccept\)"
     )
 
 
@@ -124,7 +126,15 @@ def test_clients_do_not_reach_one_another(vpn: Vpn) -> None:
     mark = vpn.log("server").log.mark()
     vpn.hosts["alpha"].run("ip route add 10.9.0.2/32 dev cvc0")
     assert not vpn.pings("alpha", "10.9.0.2", "-W", "0.3")
-    vpn.log("server").await_log(r"LOG4.*sent to 10\.9\.0\.2, which is not for it: dropped", since=mark)
+    pattern = r"LOG4.*sent to 10\.9\.0\.2, which is another client's, without tunClientToClient: dropped"
+    vpn.log("server").await_log(pattern, since=mark)
+
+
+def test_a_host_that_sends_to_an_address_that_nobody_has_is_told_so(vpn: Vpn) -> None:
+    with vpn.hosts["server"].entered(), socket.socket() as sock:
+        sock.settimeout(PATIENCE)
+        with pytest.raises(OSError, match="No route to host"):
+            sock.connect(("10.9.0.200", 1))
 
 
 def test_what_is_sent_from_another_address_is_dropped_and_logged_once_a_second(vpn: Vpn) -> None:

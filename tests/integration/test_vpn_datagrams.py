@@ -102,6 +102,8 @@ def test_a_client_that_moves_keeps_its_tunnel(world: VpnWorld, server: Culvert) 
             server.log.wait(f"VPN: 10.78.1.2:[0-9]+ is at {ELSEWHERE}", since=before)
             assert world.pings("server", here)
             assert not [line for line in client.log.lines[sent:] if "VPN" in line]
+            server.send_signal(signal.SIGUSR2)
+            server.log.wait(rf"VPN cvs0: {here}/32 is {ELSEWHERE}:[0-9]+ over DTLS", since=before)
         finally:
             host.run(
                 f"ip address add {OUTER['alpha'][1]}/24 dev eth0",

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,12 @@ def vpn_process(daemon: Culvert) -> int:
     """The pid of the only worker: that of the VPN."""
     (pid,) = daemon.tree()[1:]
     return pid
+
+
+def private(files: dict[Path, str]) -> list[str]:
+    """What goes before a command that sees these files in other places, and nobody else does."""
+    mounts = " && ".join(f"mount --bind {file} {place}" for file, place in files.items())
+    return [require("unshare"), "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
 
 
 def carried(world: VpnWorld) -> tuple[socket.socket, socket.socket]:
@@ -168,6 +175,32 @@ def test_a_client_comes_back_to_a_server_that_was_restarted(world: VpnWorld) -> 
         first.stop()
         client.await_log("refused", since=mark)  # it goes on trying
         with second:
+            client.await_log(MET, since=mark)
+            assert world.pings("alpha", "10.9.0.1")
+
+
+@pytest.mark.parametrize("more", ["", "transport = dtls\n"], ids=["tls", "dtls"])
+def test_a_client_whose_name_server_is_beyond_the_tunnel_comes_back(world: VpnWorld, more: str) -> None:
+    hosts, resolver = world.folder / "hosts", world.folder / "resolv.conf"
+    hosts.write_text("10.78.1.1 vpn.test\n")
+    resolver.write_text("nameserver 203.0.113.53\n")
+    options = SERVER + "tunRoute = 203.0.113.0/24\n" + more
+    first, second = world.server(options), world.server(options)
+    section = world.client_section("alpha", CLIENT + "tunAccept = 203.0.113.0/24\n" + more)
+    folder = world.folder / f"by-name-{len(list(world.folder.iterdir()))}"
+    folder.mkdir()
+    client = Culvert(
+        folder,
+        section.replace("connect = 10.78.1.1", "connect = vpn.test"),
+        prefix=[*world.hosts["alpha"].prefix, *private({hosts: "/etc/hosts", resolver: "/etc/resolv.conf"})],
+    )
+    first.start()
+    with running(client):
+        hosts.write_text("")  # from now on it takes the name server, which nobody reaches
+        mark = client.log.mark()
+        first.stop()
+        with second:
+            client.await_log("no answer for vpn.test:4430: the addresses that it had are used", since=mark)
             client.await_log(MET, since=mark)
             assert world.pings("alpha", "10.9.0.1")
 

@@ -14,7 +14,14 @@ from .generations import Loader, service
 
 pytest.importorskip("pyroute2")
 
-VPN = "[vpn]\naccept = 127.0.0.1:{port}\ntun = cv0\ntunAddress = 10.9.0.1\ntunPeer = 10.9.0.2\n{more}"
+VPN = """\
+[vpn]
+accept = 127.0.0.1:{port}
+allowSPKI = 0000000000000000000000000000000000000000000000000000000000000000
+tun = cv0
+tunAddress = 10.9.0.1
+tunPeer = 10.9.0.2
+{more}"""
 OTHER = "[other]\nclient = yes\nconnect = 127.0.0.1:9\ntun = cv1\n"
 
 

@@ -11,6 +11,13 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 
+ADDRESS_LIMIT = 8
+"""Addresses of one end: there is use for one of each version of IP."""
+
+ROUTE_LIMIT = 256
+"""Networks behind one end; they fit into a message."""
+
+
 class VpnTransport(enum.Enum):
     """What a VPN's packets go through."""
 

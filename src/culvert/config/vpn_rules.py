@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from culvert.address import UnixPath
-from culvert.config.derived import server_name, verify_policy, versions, vpn
+from culvert.config.derived import allow_entries, server_name, verify_policy, versions, vpn
 from culvert.config.draft import Draft
 from culvert.config.findings import Findings
 from culvert.config.model import TlsVersion
-from culvert.config.vpn import Network, Vpn, VpnClient
-from culvert.config.vpn_values import LOWEST_MTU_6
+from culvert.config.vpn import Vpn
+from culvert.config.vpn_networks import check_between, check_networks
 
 _OWN = (
     "transport",
@@ -93,8 +93,7 @@ def check_vpn(draft: Draft, findings: Findings) -> None:
             draft.name,
         )
     (_check_client if draft.value("client") else _check_server)(draft, findings, found)
-    _check_addresses(draft, findings, found)
-    _check_clients(draft, findings, found)
+    check_networks(draft, findings, found)
 
 
 def _check_datagrams(draft: Draft, findings: Findings) -> None:
@@ -191,7 +190,15 @@ def _check_server(draft: Draft, findings: Findings, found: Vpn) -> None:
             draft.name,
         )
     policy = verify_policy(draft)
-    if found.clients and not (policy.chain or policy.peer):
+    verified = policy.chain or policy.peer
+    if not _proven(draft):
+        findings.error(
+            "a VPN's server must know its clients: whoever comes would be let into the network",
+            draft.where("tun"),
+            draft.name,
+            'set "verifyChain = yes" with "CAfile", or "PSKsecrets" without "cert"',
+        )
+    if found.clients and not verified:
         findings.error(
             '"tunClient" needs "verifyChain = yes" or "verifyPeer = yes": a name in a certificate that '
             "nobody has verified proves nothing",
@@ -200,57 +207,11 @@ def _check_server(draft: Draft, findings: Findings, found: Vpn) -> None:
         )
 
 
-def _check_clients(draft: Draft, findings: Findings, found: Vpn) -> None:
-    """Report addresses, names and networks that two clients have."""
-    given: dict[object, str] = dict.fromkeys(found.own, "tunAddress")
-    known: list[VpnClient] = []
-    for entry in draft.entries("tunClient"):
-        client: VpnClient = entry.value
-        taken = next((one for one in client.addresses if one in given), None)
-        shared = [(one, route, beyond) for one in known for route in client.routes for beyond in one.routes]
-        beside = next(((one, route) for one, route, beyond in shared if _overlap(route, beyond)), None)
-        if taken is not None:
-            reason = f'"tunClient" gives {client.name} the address {taken}, which "{given[taken]}" has'
-        elif any(one.name.lower() == client.name.lower() for one in known):
-            reason = f'"tunClient" names {client.name} twice'
-        elif beside is not None:
-            reason = (
-                f'"tunClient" has {beside[1]} behind {client.name}, and {beside[0].name} has a part of it'
-            )
-        else:
-            reason = None
-        if reason is not None:
-            findings.error(reason, entry.location, draft.name)
-        given |= dict.fromkeys(client.addresses, f"tunClient = {client.name}")
-        known.append(client)
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
-
-
-def _check_addresses(draft: Draft, findings: Findings, found: Vpn) -> None:
-    for option, addresses in (
-        ("tunPeer", found.peers),
-        ("tunAddress", tuple(one.ip for one in found.addresses)),
-    ):
-        if len(set(addresses)) < len(addresses):
-            findings.error(f'"{option}" has an address twice', draft.where(option), draft.name)
-    versions = {address.version for address in found.own}
-    for peer in found.peers:
-        if versions and peer.version not in versions:
-            findings.error(
-                f'"tunPeer = {peer}" has no "tunAddress" of its version of IP on this side',
-                draft.where("tunPeer"),
-                draft.name,
-            )
-    six = any(one.version == 6 for one in (*found.own, *found.pools, *found.peers))
-    if six and found.mtu is not None and found.mtu < LOWEST_MTU_6:
-        findings.error(
-            f'"tunMTU = {found.mtu}" is below {LOWEST_MTU_6}, the least that IPv6 asks for',
-            draft.where("tunMTU"),
-            draft.name,
-        )
+def _proven(draft: Draft) -> bool:
+    """Whether nobody is let in who has not proven who he is."""
+    policy = verify_policy(draft)
+    known = policy.chain or policy.peer or bool(allow_entries(draft))
+    return (known and policy.require) or (draft.mentions("PSKsecrets") and not draft.mentions("cert"))
 
 
 def check_vpns(drafts: Sequence[Draft], defaults: Draft, findings: Findings, *, inetd: bool) -> None:
@@ -276,6 +237,7 @@ def check_vpns(drafts: Sequence[Draft], defaults: Draft, findings: Findings, *, 
                 draft.where("tun"),
                 draft.name,
             )
+    check_between(meant, findings)
     _check_primaries(drafts, {draft.name for draft in meant}, findings)
 
 

@@ -58,7 +58,15 @@ def _interface(text: str) -> Interface:
 
 
 def _networks(text: str) -> tuple[Network, ...]:
-    return tuple(exact_network(word.strip(" \t")) for word in text.split(","))
+    return tuple(_network(word.strip(" \t")) for word in text.split(","))
+
+
+def _network(text: str) -> Network:
+    network = exact_network(text)
+    # What a peer would not take in a HELLO (vpn.hello).
+    if network.is_loopback or network.is_multicast or network.is_link_local:
+        raise BadValue("a network to which packets are routed", None)
+    return network
 
 
 def _pool(text: str) -> Network:
@@ -77,7 +85,7 @@ def _client(text: str) -> VpnClient:
     addresses = tuple(_address(word) for word in words if "/" not in word)
     if not addresses or len({address.version for address in addresses}) < len(addresses):
         raise BadValue("NAME:ADDRESS, with one address at most of IPv4 and one of IPv6")
-    return VpnClient(name, addresses, tuple(exact_network(word) for word in words if "/" in word))
+    return VpnClient(name, addresses, tuple(_network(word) for word in words if "/" in word))
 
 
 DEVICE = Form(f"the name of a network interface, {NAME_LIMIT} characters at most", _device)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from culvert.address import Address, HostPort, show
+from culvert.address import Address, HostPort, IpAddress, show, unwrapped
 from culvert.config.model import Failover, Service
 from culvert.errors import BackendError, ConnectError, Unreached
 from culvert.log import Channel
@@ -21,6 +21,9 @@ from culvert.targets.preparation import Targets
 from culvert.targets.race import Leg, Plan, Race, time_alone
 from culvert.targets.report import ClientReport
 from culvert.targets.target import Backend, Target
+
+STAND_IN = 2.0
+"""Seconds, at most, after which a VPN's client goes by the address that its server had."""
 
 Permit = Callable[[SocketAddress], None]
 """Raises BackendError for an address that must not be connected to."""
@@ -71,7 +74,12 @@ class Connector:
         """
         self.loop = loop
         self.service = service
-        self.lookups = Lookups(loop, find)
+        # The name server may be beyond the tunnel: without the old address there would be no new link.
+        keeps = service.vpn is not None and service.client
+        self.lookups = Lookups(loop, find, min(STAND_IN, service.timeout_connect / 2) if keeps else None)
+        self.lookups.on_stand_in = lambda target: log.notice(
+            f"Service [{service.name}]: no answer for {target}: the addresses that it had are used"
+        )
         self.dialer = Dialer(service, targets.sources)
         self.health = Health(service, loop, log, targets.board, self._others)
         self.health.probes_all = show is not None
@@ -93,6 +101,18 @@ class Connector:
     def targets(self) -> Iterable[Target]:
         """The targets, each once."""
         return self._by_address.values()
+
+    def look_up(self) -> None:
+        """Have all targets looked up now, whether they are tried or not."""
+        for target in self.targets:
+            self.lookups.start(target.address)
+
+    def kept(self) -> Iterator[IpAddress]:
+        """The internet addresses that the targets had when they were last looked up, where that is kept."""
+        for endpoints in self.lookups.kept.values():
+            for endpoint in endpoints:
+                if isinstance(endpoint.sockaddr, tuple):
+                    yield unwrapped(str(endpoint.sockaddr[0]))
 
     def backends(self) -> Iterator[Backend]:
         """The addresses that are known of all targets."""

@@ -29,9 +29,17 @@ class Lookups:
     pool would be waited for at the end of the process; these are daemon threads, which are left behind.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, find: Find) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, find: Find, keep: float | None = None) -> None:
+        """With `keep`, the last answer stands in for one that fails, or has not come after so many seconds:
+        a name server may only be reached through what the answer is needed for.
+        """
         self._loop = loop
         self._find = find
+        self._keep = keep
+        self.kept: dict[Address, tuple[Endpoint, ...]] = {}
+        """The last answers, where they are kept."""
+        self.on_stand_in: Callable[[Address], None] = lambda _: None
+        """Called where one stands in for a new one."""
         self._under_way: dict[Address, Answer] = {}
         self._queue: dict[Address, Answer] = {}
         self._waiting: Counter[Address] = Counter()
@@ -46,6 +54,9 @@ class Lookups:
             answer = self._under_way[target] = self._loop.create_future()
             answer.add_done_callback(_seen)
             self._queue[target] = answer
+            if self._keep is not None and target in self.kept:
+                timer = self._loop.call_later(self._keep, self._stand_in, target, answer)
+                answer.add_done_callback(lambda _: timer.cancel())
         self._waiting[target] += 1
         self._run_next()
         return answer
@@ -83,11 +94,21 @@ class Lookups:
     def _finish(self, target: Address, answer: Answer, found: tuple[Endpoint, ...] | Exception) -> None:
         self._running -= 1
         self._forget(target)
-        if isinstance(found, Exception):
+        if not isinstance(found, Exception):
+            if self._keep is not None:
+                self.kept[target] = found
+            if not answer.done():
+                answer.set_result(found)
+        elif target in self.kept:
+            self._stand_in(target, answer)
+        elif not answer.done():
             answer.set_exception(found)
-        else:
-            answer.set_result(found)
         self._run_next()
+
+    def _stand_in(self, target: Address, answer: Answer) -> None:
+        if not answer.done():
+            self.on_stand_in(target)
+            answer.set_result(self.kept[target])
 
     def _forget(self, target: Address) -> None:
         del self._under_way[target]

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from culvert.config.vpn import Interface, IpAddress, Network, Vpn
+from culvert.log import Channel
+from culvert.vpn.claims import Claims, listed, refusals, within
 from culvert.vpn.directory import host
 from culvert.vpn.hello import LARGEST_MTU, Hello
 from culvert.vpn.hub import Hub
 from culvert.vpn.network import NetworkError, Setup
-from culvert.vpn.server_part import DEFAULT_MTU, listed, within
+from culvert.vpn.server_part import DEFAULT_MTU
 from culvert.vpn.session import MeetingError, Session
 
 _EVERYWHERE = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Where the links go: the addresses of all the service's targets that are known; whether they are `bound`
+    to another interface, so that no route can lead them into the tunnel.
+    """
+
+    targets: Callable[[], Iterable[IpAddress]]
+    bound: bool = False
 
 
 class ClientPart:
@@ -22,14 +35,11 @@ class ClientPart:
     Addresses and routes stay while there is no session: what was meant for the VPN does not go elsewhere.
     """
 
-    def __init__(self, config: Vpn, hub: Hub, setup: Setup, *, bound: bool) -> None:
-        """`bound` says that the link itself is bound to another interface, so that a route cannot lead it
-        into itself.
-        """
+    def __init__(self, config: Vpn, hub: Hub, setup: Setup, outside: Outside) -> None:
         self._config = config
         self._hub = hub
         self._setup = setup
-        self._bound = bound
+        self._outside = outside
         self._addresses: tuple[Interface, ...] = ()
         self._routes: set[Network] = set()
         self._lease = ""
@@ -60,29 +70,40 @@ class ClientPart:
     def meet(self, session: Session, hello: Hello) -> None:
         self._check(hello)
         config = self._config
+        refused: dict[Network, str] = {}
         try:
+            # More than one address of each version is one that only tunPeer or tunAccept can be meant for.
+            own = self._choose(hello.own, config.peers, refused)
+            yours = [one.ip for one in config.addresses] or self._choose(hello.yours, (), refused)
+            ways, nearby = self._ways(session), self._nearby(session)
+            for address in own:
+                named = address in config.peers or within(host(address), config.accept)
+                _hold("the server has", address, ways, *(() if named else nearby))
             if not config.addresses:
-                self._set_addresses(tuple(ipaddress.ip_interface(address) for address in hello.yours))
+                for address in yours:
+                    _hold("the server gives this end", address, ways, *nearby)
+                self._set_addresses(tuple(ipaddress.ip_interface(address) for address in yours))
             self._set_mtu(session, hello)
-            for address in hello.own:
+            for address in own:
                 self._route(host(address))
         except NetworkError as error:
             raise MeetingError(str(error)) from None
         if not hello.udp:
             session.transport.cut_datagrams()
-        accepted, refused = self._take_routes(session, hello)
+        accepted = self._take_routes(session, hello, ways, nearby[0], refused)
+        self._withdraw(session.log, self._routes - set(accepted) - set(map(host, own)))
         before, self.uplink, self._lease = self.uplink, session, hello.lease
         for network in _EVERYWHERE:
             self._hub.directory.put(network, session)
-        for network in (*map(host, hello.own), *accepted, *(one.network for one in config.addresses)):
+        for network in (*map(host, own), *accepted, *(one.network for one in config.addresses)):
             session.sources.put(network, session)
         self._hub.changed()
-        session.addresses = hello.own
+        session.addresses = tuple(own)
         session.log.notice(
             f"VPN: this end has {listed(one.ip for one in self._addresses)}, {session.peer.shown} has "
-            f"{listed(hello.own)}, over {session.transport.name} with packets up to {self.mtu} bytes"
+            f"{listed(own)}, over {session.transport.name} with packets up to {self.mtu} bytes"
             + (f"; behind it: {listed(accepted)}" if accepted else "")
-            + (f"; not accepted: {listed(refused)}" if refused else "")
+            + refusals(refused)
         )
         if before is not None:
             self._hub.tally.replaced(before.transport.name, session.transport.name)
@@ -138,34 +159,66 @@ class ClientPart:
             self._setup.up(mtu)
             self.mtu = mtu
 
-    def _take_routes(self, session: Session, hello: Hello) -> tuple[list[Network], list[Network]]:
-        """Those of the server's networks that are accepted and set, and those that are not."""
-        accepted: list[Network] = []
-        refused: list[Network] = []
-        for network in hello.routes:
-            if not within(network, self._config.accept) or not self._safe(session, network):
-                refused.append(network)
-                continue
-            try:
-                self._route(network)
-            except NetworkError as error:
-                session.log.warning(f"VPN: {error}")
-                refused.append(network)
+    def _choose(
+        self, told: tuple[IpAddress, ...], peers: tuple[IpAddress, ...], refused: dict[Network, str]
+    ) -> list[IpAddress]:
+        """The first address of each version, and those that the configuration has a place for."""
+        chosen: list[IpAddress] = []
+        for address in sorted(dict.fromkeys(told), key=lambda one: one not in peers):
+            placed = address in peers or within(host(address), self._config.accept)
+            if placed or all(address.version != one.version for one in chosen):
+                chosen.append(address)
             else:
-                accepted.append(network)
-        for network in self._routes - set(accepted) - set(map(host, hello.own)):
-            self._withdraw(session, network)
-        return accepted, refused
+                refused[host(address)] = "one more address, beyond tunAccept"
+        return chosen
 
-    def _safe(self, session: Session, network: Network) -> bool:
-        """Whether a route leaves the link itself where it is: it must not lead into the tunnel."""
-        if self._bound or not _covers(network, session.peer.outer):
-            return True
-        session.log.warning(
-            f"VPN: a route to {network} would lead the tunnel into itself, for {session.peer.outer} is "
-            'there: bind its connection to an interface by "socket = r:SO_BINDTODEVICE=NAME" to have it'
-        )
-        return False
+    def _ways(self, session: Session) -> Claims:
+        """Where the links go, to this server and to the others: no route may lead them into the tunnel."""
+        claims = Claims()
+        if not self._outside.bound:
+            claims.add_hosts(self._outside.targets(), "is there, where the tunnel itself goes")
+            outer = session.peer.outer
+            claims.add_hosts([outer] if outer is not None else [], "is there, where the tunnel itself goes")
+        return claims
+
+    def _nearby(self, session: Session) -> tuple[Claims, Claims]:
+        """The networks of other interfaces, and the hosts by which this machine finds its way. Raises
+        NetworkError.
+        """
+        networks, hosts = Claims(), Claims()
+        for network, name in self._setup.neighbourhood():
+            if network.num_addresses > 1:  # of this machine's addresses, rtnetlink has its own word
+                networks.add(network, f"{name} is in {network}")
+        hosts.add_hosts(self._setup.resolvers(), "is a name server of this machine")
+        outer = session.peer.outer
+        gateway = self._setup.gateway(outer) if outer is not None else None
+        hosts.add_hosts([gateway] if gateway is not None else [], "is the way to the server")
+        return networks, hosts
+
+    def _take_routes(
+        self, session: Session, hello: Hello, ways: Claims, networks: Claims, refused: dict[Network, str]
+    ) -> list[Network]:
+        """Those of the server's networks that are accepted, and set."""
+        accepted: list[Network] = []
+        for network in hello.routes:
+            reason = None if within(network, self._config.accept) else "beyond tunAccept"
+            if reason is None and (reason := ways.on(network)) is not None:
+                session.log.warning(
+                    f"VPN: a route to {network} would lead the tunnel into itself, for {reason}: bind its "
+                    'connection to an interface by "socket = r:SO_BINDTODEVICE=NAME" to have it'
+                )
+            reason = reason or networks.around(network)
+            if reason is None:
+                try:
+                    self._route(network)
+                except NetworkError as error:
+                    session.log.warning(f"VPN: {error}")
+                    reason = str(error)
+            if reason is None:
+                accepted.append(network)
+            else:
+                refused[network] = reason
+        return accepted
 
     def _route(self, network: Network) -> None:
         linked = tuple(address.network for address in self._config.addresses)
@@ -173,13 +226,19 @@ class ClientPart:
             self._setup.add_route(network)
             self._routes.add(network)
 
-    def _withdraw(self, session: Session, network: Network) -> None:
-        self._routes.discard(network)
-        try:
-            self._setup.remove_route(network)
-        except NetworkError as error:
-            session.log.warning(f"VPN: {error}")
+    def _withdraw(self, log: Channel, networks: Iterable[Network]) -> None:
+        for network in tuple(networks):
+            self._routes.discard(network)
+            try:
+                self._setup.remove_route(network)
+            except NetworkError as error:
+                log.warning(f"VPN: {error}")
 
 
-def _covers(network: Network, address: IpAddress | None) -> bool:
-    return address is not None and address.version == network.version and address in network
+def _hold(what: str, address: IpAddress, ways: Claims, *nearby: Claims) -> None:
+    """Hold an address that is to be set against what this machine cannot be without. Raises MeetingError."""
+    reason = ways.on(host(address))
+    for claims in nearby:
+        reason = reason or claims.around(host(address))
+    if reason is not None:
+        raise MeetingError(f"{what} the address {address}, which this machine has a use for: {reason}")

@@ -11,16 +11,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from culvert.config.vpn import IpAddress, Network
+from culvert.config.vpn import ADDRESS_LIMIT, ROUTE_LIMIT, IpAddress, Network
 from culvert.vpn.transport import MESSAGE_LIMIT, FrameError
 
 VERSION = 1
-
-ADDRESS_LIMIT = 8
-"""Addresses of one end: there is use for one of each version of IP."""
-
-ROUTE_LIMIT = 256
-"""Networks behind one end; they fit into a message."""
 
 LEASE_LIMIT = 64
 """Characters of a lease: 32 are given."""

@@ -11,6 +11,7 @@ With one session alone the interface is not read meanwhile, so that the kernel h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
@@ -24,6 +25,7 @@ from culvert.vpn.directory import Directory
 from culvert.vpn.session import Part, Peer, Session
 from culvert.vpn.tally import IN, OUT, Drop, Tally
 from culvert.vpn.transport import HEADROOM, PACKET_LIMIT, VIRTIO, Transport
+from culvert.vpn.unreachable import QUOTED, unreachable
 from culvert.vpn.virtio import NO_HEADER, PacketError, inspect
 
 BATCH = 32
@@ -32,6 +34,8 @@ BATCH = 32
 PASSED_LIMIT = 4096
 """Pairs of addresses that are kept as permitted, for each session."""
 
+UNREACHABLE_PAUSE = 0.02
+"""Seconds, at least, between two messages that nobody has a destination."""
 
 _DESTINATION4 = slice(HEADROOM + 16, HEADROOM + 20)
 _DESTINATION6 = slice(HEADROOM + 24, HEADROOM + 40)
@@ -42,6 +46,9 @@ OF_THE_LINK = tuple(map(ipaddress.ip_network, ("224.0.0.0/4", "255.255.255.255/3
 """Destinations that mean neighbours on a link (RFC 4291, 2.5.6 and 2.7; RFC 1112): behind a tunnel there are
 none, and what hosts say to them by themselves is dropped here and not at the peer, who would call it spoofed.
 """
+
+OF_THE_HOST = tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128")))
+"""Never a peer's to reach: with `route_localnet` (ip-sysctl) the kernel would hand it to local services."""
 
 
 class Refuse(Protocol):
@@ -62,7 +69,11 @@ class Hub:
         for network in OF_THE_LINK:
             self.directory.put(network, None)
         self.local: Directory[bool] = Directory()
-        """What peers may send to: this end's addresses, and the networks behind it."""
+        """What peers may send to: this end's addresses, and the networks behind it. False stands for what is
+        taken out of these: what clients have is not for others because it lies in a network of this end's.
+        """
+        for network in (*OF_THE_LINK, *OF_THE_HOST):
+            self.local.put(network, False)
         self.on_resume: Callable[[], None] = lambda: None
         self.on_lost: Callable[[OSError], None] = lambda _: None
         self._refuse = refuse
@@ -71,6 +82,7 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         self._fd = -1
         self._reading = False
+        self._told = -UNREACHABLE_PAUSE
 
     def open(self, fd: int) -> None:
         """Carry packets from and to this interface from now on."""
@@ -174,6 +186,8 @@ class Hub:
         session = self.directory.find(bytes(destination))
         if session is None or not 0 < count <= PACKET_LIMIT:
             tally.drop(Drop.UNROUTABLE)
+            if 0 < count <= PACKET_LIMIT and self.local.find(bytes(destination)) is False:
+                self._tell_unreachable(count)
             return None
         transport = session.transport
         if transport.busy:
@@ -188,6 +202,15 @@ class Hub:
         tally.packets[OUT] += 1
         tally.octets[OUT] += count
         return transport
+
+    def _tell_unreachable(self, count: int) -> None:
+        """Answer a packet to a client that is not there, but not every one of a flood (RFC 1812, 4.3.2.8)."""
+        now = self._loop.time()
+        packet = bytes(self._received[HEADROOM : HEADROOM + min(count, QUOTED)])
+        if now - self._told >= UNREACHABLE_PAUSE and (message := unreachable(packet)) is not None:
+            self._told = now
+            with contextlib.suppress(OSError):  # taken down by somebody
+                os.writev(self._fd, (NO_HEADER, message))
 
     # --- from the peers ---
 
@@ -218,16 +241,22 @@ class Hub:
             text = f"VPN: {session.peer.shown} sent from {_shown(source)}, which is not its address: dropped"
             self._refuse(Drop.SPOOFED.value, text, session.log)
             return False
-        if self.local.find(destination) is None and not (
-            self.config.between_clients and self.directory.find(destination) is not None
-        ):
-            text = f"VPN: {session.peer.shown} sent to {_shown(destination)}, which is not for it: dropped"
+        if not (self.local.find(destination) or self._between(session, destination)):
+            owner = self.directory.find(destination)
+            other = owner is not None and owner is not session
+            way = "another client's, without tunClientToClient" if other else "in no tunRoute of this end"
+            text = f"VPN: {session.peer.shown} sent to {_shown(destination)}, which is {way}: dropped"
             self._refuse(Drop.STRAYED.value, text, session.log)
             return False
         if len(session.passed) >= PASSED_LIMIT:
             session.passed.clear()
         session.passed.add(ends)
         return True
+
+    def _between(self, session: Session, destination: bytes) -> bool:
+        """Whether that is another client's, which this one may reach."""
+        owner = self.directory.find(destination) if self.config.between_clients else None
+        return owner is not None and owner is not session
 
 
 def _shown(address: bytes) -> str:

@@ -7,6 +7,7 @@ interface and ends with it: no route leads anywhere but to it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import importlib.util
@@ -14,11 +15,12 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 from culvert.config.vpn import Interface, IpAddress, Network
 
-_NEWLINK, _NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _DELROUTE = 16, 20, 21, 22, 24, 25
+_NEWLINK, _NEWADDR, _DELADDR, _GETADDR, _NEWROUTE, _DELROUTE, _GETROUTE = 16, 20, 21, 22, 24, 25, 26
 _ERROR, _DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
 _MAIN_TABLE, _PROTOCOL_STATIC, _UNICAST = 254, 4, 1
@@ -33,6 +35,9 @@ _PATIENCE = 5.0
 
 PACKAGE = "pyroute2"
 
+_RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
+"""Where systemd-resolved is in use, the first names it alone, and the second whom it asks."""
+
 
 class NetworkError(Exception):
     """An address or a route cannot be set; the text says which, and why."""
@@ -46,6 +51,9 @@ class Setup(Protocol):
     def remove_address(self, address: Interface) -> None: ...
     def add_route(self, network: Network) -> None: ...
     def remove_route(self, network: Network) -> None: ...
+    def neighbourhood(self) -> list[tuple[Network, str]]: ...
+    def gateway(self, address: IpAddress) -> IpAddress | None: ...
+    def resolvers(self) -> list[IpAddress]: ...
 
 
 def installed() -> bool:
@@ -110,15 +118,44 @@ class Routing:
         for part in _parts(network):
             self._route(f"remove the route {part} to {self._name}", part, _DELROUTE, 0)
 
+    def neighbourhood(self) -> list[tuple[Network, str]]:
+        """The addresses of all other interfaces, and the networks that they are in, each with who has it."""
+        found: dict[Network, str] = {}
+        for entry in self._addresses():
+            if entry["index"] == self._index:
+                continue
+            name = _interface_name(entry["index"])
+            if (local := _attribute(entry, "IFA_LOCAL")) is not None:
+                found[ipaddress.ip_network(local)] = name
+            if (beyond := _attribute(entry, "IFA_ADDRESS")) is not None:
+                found[ipaddress.ip_network((beyond, entry["prefixlen"]), strict=False)] = name
+        return list(found.items())
+
+    def gateway(self, address: IpAddress) -> IpAddress | None:
+        """The router by which this machine reaches an address now; None where there is none on the way."""
+        message = self._route_message()
+        message["family"], message["dst_len"] = _family(address.version), address.max_prefixlen
+        message["attrs"] = [("RTA_DST", str(address))]
+        try:
+            found = self._ask(f"look for the route to {address}", message, _GETROUTE, _ACK)
+        except NetworkError:  # there is no way at present
+            return None
+        return _attribute(found[0], "RTA_GATEWAY") if found else None
+
+    def resolvers(self) -> list[IpAddress]:
+        """The name servers that this machine asks, as far as that can be seen from here."""
+        return [address for path in _RESOLVERS for address in _name_servers(path)]
+
     def _check_free(self, address: IpAddress) -> None:
-        message = self._address_message()
-        for found in self._ask("read the addresses of this machine", message, _GETADDR, _DUMP):
-            taken = found.get_attr("IFA_LOCAL") or found.get_attr("IFA_ADDRESS")
-            if taken is not None and ipaddress.ip_address(taken.partition("%")[0]) == address:
+        for found in self._addresses():
+            if address == (_attribute(found, "IFA_LOCAL") or _attribute(found, "IFA_ADDRESS")):
                 holder = _interface_name(found["index"])
                 raise NetworkError(
                     f"Cannot set the address {address} on {self._name}: {holder} has it already"
                 )
+
+    def _addresses(self) -> list[Any]:
+        return self._ask("read the addresses of this machine", self._address_message(), _GETADDR, _DUMP)
 
     def _address(self, what: str, address: Interface, kind: int, flags: int) -> None:
         message = self._address_message()
@@ -185,6 +222,24 @@ def _parts(network: Network) -> list[Network]:
 
 def _family(version: int) -> int:
     return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def _attribute(found: Any, name: str) -> IpAddress | None:
+    """An address that an answer of the kernel's has."""
+    text = found.get_attr(name)
+    return ipaddress.ip_address(text.partition("%")[0]) if text is not None else None
+
+
+def _name_servers(path: str) -> Iterator[IpAddress]:
+    """Those of a file in the form of resolv.conf(5)."""
+    try:
+        lines = Path(path).read_text("utf-8", "replace").splitlines()
+    except OSError:  # there is none, or it is outside the jail
+        return
+    for keyword, *words in (line.split() for line in lines if line.strip()):
+        if keyword == "nameserver" and words:
+            with contextlib.suppress(ValueError):
+                yield ipaddress.ip_address(words[0].partition("%")[0])
 
 
 def _interface_name(index: int) -> str:

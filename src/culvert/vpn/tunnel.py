@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from culvert import capabilities
-from culvert.address import IpAddress, unwrapped
+from culvert.address import IpAddress, show, unwrapped
 from culvert.config.model import Service
 from culvert.errors import ConfigurationError, os_reason
 from culvert.log import Channel
@@ -21,8 +22,9 @@ from culvert.tls.engine import Engine
 from culvert.tls.names import alternative_names
 from culvert.turn import Turn
 from culvert.vpn import device
-from culvert.vpn.client_part import ClientPart
+from culvert.vpn.client_part import ClientPart, Outside
 from culvert.vpn.datagram.link import DatagramLink
+from culvert.vpn.datagram.udp import Way
 from culvert.vpn.device import DeviceError, Offload
 from culvert.vpn.hub import Hub
 from culvert.vpn.network import NetworkError, Routing
@@ -64,6 +66,8 @@ class Tunnel:
         """Called when the interface was removed: nobody is to be let in any more."""
         self.on_due: Callable[[], None] = lambda: None
         """Called when it is time for a client's link with new keys."""
+        self.targets: Callable[[], Iterable[IpAddress]] = lambda: ()
+        """The addresses that are known of a client's targets."""
 
     @property
     def hub(self) -> Hub:
@@ -124,7 +128,8 @@ class Tunnel:
         bound = any(
             one.target == "r" and one.name == "SO_BINDTODEVICE" for one in self._service.socket_options
         )
-        part = ClientPart(self._config, self._hub, routing, bound=bound)
+        outside = Outside(lambda: self.targets(), bound)  # noqa: PLW0108  of the day
+        part = ClientPart(self._config, self._hub, routing, outside)
         part.on_met = lambda: self.on_met()  # noqa: PLW0108  of the day
         return part
 
@@ -156,6 +161,13 @@ class Tunnel:
         session.expires = not self._service.client
         link.attach(session)
         link.on_path = lambda: self._part.path_changed(session)
+        told = link.on_move
+
+        def moved(way: Way) -> None:
+            session.peer = replace(session.peer, shown=show(way.peer), outer=unwrapped(way.peer[0]))
+            told(way)
+
+        link.on_move = moved
         session.begin(self._config.keepalive)
 
     def lines(self) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,22 +41,40 @@ def test_what_changes_is_seen_at_once() -> None:
     assert directory.find(packed("fd09::7")) is None
 
 
-def test_overlaps() -> None:
+def overlapping(directory: Directory[str], network: str) -> list[str]:
+    """Who has a part of a network."""
+    return [owner for _, owner in directory.overlapping(ipaddress.ip_network(network))]
+
+
+def test_everybody_who_has_a_part_of_a_network_is_found() -> None:
     directory: Directory[str] = Directory()
     directory.put(ipaddress.ip_network("10.9.0.0/24"), "office")
-    assert directory.overlapping(ipaddress.ip_network("10.0.0.0/8")) == "office"
-    assert directory.overlapping(ipaddress.ip_network("10.9.0.4/32")) == "office"
-    assert directory.overlapping(ipaddress.ip_network("10.9.1.0/24")) is None
-    assert directory.overlapping(ipaddress.ip_network("fd00::/8")) is None
+    directory.put(ipaddress.ip_network("10.9.0.8/29"), "floor")
+    directory.put(ipaddress.ip_network("10.10.0.0/16"), "plant")
+    assert overlapping(directory, "10.0.0.0/8") == ["office", "floor", "plant"]
+    assert overlapping(directory, "10.9.0.0/24") == ["office", "floor"]
+    assert overlapping(directory, "10.9.0.9/32") == ["office", "floor"]
+    assert overlapping(directory, "10.9.0.4/32") == ["office"]
+    assert overlapping(directory, "10.9.1.0/24") == []
+    assert overlapping(directory, "fd00::/8") == []
 
 
-def test_what_is_nobody_s_is_in_nobody_s_way() -> None:
+def test_what_is_nobody_s_hides_what_is_behind_it() -> None:
     directory: Directory[str | None] = Directory()
     directory.put(ipaddress.ip_network("224.0.0.0/4"), None)
-    directory.put(ipaddress.ip_network("10.9.0.0/24"), "office")
     directory.put(ipaddress.ip_network("0.0.0.0/0"), "everybody")
     assert directory.find(packed("224.0.0.1")) is None
-    assert directory.overlapping(ipaddress.ip_network("10.9.0.0/16")) == "office"
+
+
+def test_thousands_of_networks_are_put_and_held_against_each_other_within_a_moment() -> None:
+    """A client comes with hundreds, and everybody waits meanwhile."""
+    directory: Directory[int] = Directory()
+    networks = [ipaddress.ip_network((number << 12, 20)) for number in range(20_000)]
+    began = time.process_time()
+    for number, network in enumerate(networks):
+        directory.put(network, number)
+    assert all([owner for _, owner in directory.overlapping(one)] for one in networks[:256])
+    assert time.process_time() - began < 2
 
 
 def test_what_is_kept_is_bounded() -> None:
@@ -80,3 +99,14 @@ def test_it_is_as_a_look_at_every_network(networks: list[ipaddress.IPv4Network],
     holding = [network for network in networks if ipaddress.IPv4Address(address) in network]
     best = max(holding, key=lambda network: network.prefixlen, default=None)
     assert directory.find(address.to_bytes(4, "big")) == (None if best is None else str(best))
+
+
+@given(networks=st.lists(NETWORKS, max_size=12), wanted=NETWORKS)
+def test_overlaps_are_as_a_look_at_every_network(
+    networks: list[ipaddress.IPv4Network], wanted: ipaddress.IPv4Network
+) -> None:
+    directory: Directory[str] = Directory()
+    for network in networks:
+        directory.put(network, str(network))
+    found = sorted(owner for _, owner in directory.overlapping(wanted))
+    assert found == sorted({str(network) for network in networks if network.overlaps(wanted)})

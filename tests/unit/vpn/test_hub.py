@@ -23,53 +23,17 @@ from culvert.tls.engine import Scratch
 from culvert.vpn.directory import host
 from culvert.vpn.hello import Hello
 from culvert.vpn.hub import Hub
+from culvert.vpn.server_part import ServerPart
 from culvert.vpn.session import END_AFTER, RENEW_AFTER, MeetingError, Peer, Session
 from culvert.vpn.tally import Tally
 from culvert.vpn.transport import FrameError, Kind
 from culvert.vpn.virtio import NO_HEADER
 
+from .company import Machine, Way
 from .packets import ipv4, tcp, virtio
 
-CONFIG = "[vpn]\naccept = 1\ncert = c\ntun = cv0\ntunAddress = 10.9.0.1\ntunPool = 10.9.0.0/24\n"
-
-
-class Way:
-    """A transport that keeps what it is given."""
-
-    name = "TLS"
-    offload = True
-    path_mtu = None
-    worn = False
-    overdue = False
-
-    def __init__(self, scratch: Scratch) -> None:
-        self._scratch = scratch
-        self.busy = False
-        self.packets: list[bytes] = []
-        self.messages: list[tuple[Kind, bytes]] = []
-        self.end = ""
-
-    def send_message(self, kind: Kind, body: bytes) -> None:
-        self.messages.append((kind, body))
-
-    def send_packet(self, start: int, count: int, offloaded: bool) -> None:
-        first = start - 10 if offloaded else start
-        self.packets.append(bytes(self._scratch.received[first : start + count]))
-
-    def send_alone(self, start: int, count: int, offloaded: bool) -> None:
-        self.send_packet(start, count, offloaded)
-
-    def flush(self) -> None:
-        pass
-
-    def cut_datagrams(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.end = self.end or "closed"
-
-    def abort(self, reason: str) -> None:
-        self.end = self.end or reason
+HEAD = "[vpn]\naccept = 1\ncert = c\nCAfile = c\nverifyChain = yes\n"
+CONFIG = HEAD + "tun = cv0\ntunAddress = 10.9.0.1\ntunPool = 10.9.0.0/24\n"
 
 
 class Host:
@@ -136,6 +100,10 @@ class World:
                 found.append(self.kernel.recv(1 << 17))
         return found
 
+    def serve(self) -> None:
+        """Prepare the hub as a server does, on a machine where every address and route can be set."""
+        ServerPart(self.hub.config, self.hub, Machine()).prepare()
+
     def close(self) -> None:
         for session in tuple(self.hub.sessions):
             session.ended("")
@@ -168,6 +136,18 @@ def test_a_packet_goes_to_whom_its_destination_is() -> None:
         assert (two.packets, three.packets) == ([ICMP, SEGMENT], [])
         await world.give(NO_HEADER + ipv4(source="10.9.0.1", to="10.9.0.77"))
         assert world.hub.tally.dropped["unroutable"] == 1
+
+    play(story)
+
+
+def test_who_sends_to_a_client_that_is_not_there_is_told_so_and_not_too_often() -> None:
+    async def story(world: World) -> None:
+        world.serve()
+        lost = NO_HEADER + ipv4(bytes(8), protocol=17, source="10.9.0.1", to="10.9.0.77")
+        await world.give(lost, lost, NO_HEADER + ipv4(source="10.9.0.1", to="192.0.2.1"))
+        (message,) = world.taken()
+        assert message[len(NO_HEADER) + 20 :][:2] == b"\x03\x01"
+        assert world.hub.tally.dropped["unroutable"] == 3
 
     play(story)
 
@@ -235,6 +215,35 @@ def test_peers_reach_one_another_where_they_may() -> None:
         assert len(world.taken()) == 1
 
     play(story, "tunClientToClient = yes\n")
+
+
+def test_a_peer_s_own_address_is_nothing_that_it_reaches_through_the_tunnel() -> None:
+    async def story(world: World) -> None:
+        session, _ = world.peer("10.9.0.2")
+        session.take_packet(memoryview(ipv4(source="10.9.0.2", to="10.9.0.2")), False)
+        assert (world.taken(), world.refused) == ([], ["stray packet"])
+
+    play(story, "tunClientToClient = yes\n")
+
+
+FULL = "tunRoute = 0.0.0.0/0\ntunClient = laptop: 10.8.0.9, 192.168.7.0/24\n"
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["10.9.0.3", "10.9.0.77", "10.8.0.9", "192.168.7.1", "224.0.0.1", "255.255.255.255", "127.0.0.1"],
+)
+def test_a_wide_route_of_the_server_opens_no_way_to_other_clients(to: str) -> None:
+    """Neither to those that are there, nor to what others may be given, nor to a link's neighbours."""
+
+    async def story(world: World) -> None:
+        world.serve()
+        (session, _), _ = world.peer("10.9.0.2"), world.peer("10.9.0.3")
+        for destination in ("10.9.0.1", "192.0.2.1", to):
+            session.take_packet(memoryview(ipv4(source="10.9.0.2", to=destination)), False)
+        assert (len(world.taken()), world.refused) == (2, ["stray packet"])
+
+    play(story, FULL)
 
 
 def test_what_was_permitted_ends_with_who_had_it() -> None:

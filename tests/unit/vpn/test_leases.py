@@ -119,3 +119,30 @@ def test_a_vpn_of_two_has_one_peer() -> None:
     assert found.grant("b", (), wishing("10.9.0.2", fixed=True)).replaced == "a"
     with pytest.raises(RefusedByServerError, match=r"would have 10.9.0.3, and its address here is 10.9.0.2"):
         given(found, "c", wishing("10.9.0.3", fixed=True))
+
+
+def test_one_name_never_has_more_of_a_pool_than_is_left_for_others() -> None:
+    found = leases("tunAddress = 10.9.0.1/28\ntunPool = 10.9.0.0/28\n")
+    for number in range(7):
+        given(found, f"shared {number}", None, "shared")
+    with pytest.raises(RefusedByServerError, match="as many to its name as are left"):
+        given(found, "shared 7", None, "shared")
+    assert given(found, "other", None, "other") == ["10.9.0.9"]
+
+
+def test_a_version_of_which_no_address_is_left_is_told() -> None:
+    found = leases(POOL)
+    assert found.grant("a", (), Hello()).lacking == ()
+    for number in range(4):
+        given(found, str(number))
+    grant = found.grant("late", (), Hello())
+    assert [str(one) for one in grant.addresses] == ["fd09::7"]
+    assert grant.lacking == (4,)
+
+
+@pytest.mark.parametrize("with_lease", [True, False])
+def test_a_renewed_link_is_told_from_another_host_with_the_same_name(with_lease: bool) -> None:
+    found = leases(NAMED)
+    first = found.grant("old", ("laptop",), Hello())
+    second = found.grant("new", ("laptop",), wishing(lease=first.lease if with_lease else ""))
+    assert (second.replaced, second.renewed) == ("old", with_lease)
