@@ -123,7 +123,7 @@ class TestServer:
         assert first.received == "welcome\n"
         kept: list[str | Path] = ["-sess_in", session] if session.exists() else []
         again = s_client(served.port("s"), *known, *kept, version=version)
-        assert again.received == "welcome\n"
+        assert again.received == "welcome\n", again
         assert not served.log.find("previous session reused")
 
     def test_a_key_that_a_reload_took_away(self, served: Culvert, tmp_path: Path, version: str) -> None:
