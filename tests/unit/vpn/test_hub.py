@@ -221,7 +221,7 @@ def test_a_peer_s_own_address_is_nothing_that_it_reaches_through_the_tunnel() ->
     async def story(world: World) -> None:
         session, _ = world.peer("10.9.0.2")
         session.take_packet(memoryview(ipv4(source="10.9.0.2", to="10.9.0.2")), False)
-        assert (world.taken(), world.refused) == ([], ["stray packet"])
+        assert (world.taken(), world.refused) == ([], ["strayed"])
 
     play(story, "tunClientToClient = yes\n")
 
@@ -241,7 +241,7 @@ def test_a_wide_route_of_the_server_opens_no_way_to_other_clients(to: str) -> No
         (session, _), _ = world.peer("10.9.0.2"), world.peer("10.9.0.3")
         for destination in ("10.9.0.1", "192.0.2.1", to):
             session.take_packet(memoryview(ipv4(source="10.9.0.2", to=destination)), False)
-        assert (len(world.taken()), world.refused) == (2, ["stray packet"])
+        assert (len(world.taken()), world.refused) == (2, ["strayed"])
 
     play(story, FULL)
 
