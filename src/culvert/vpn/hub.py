@@ -22,10 +22,10 @@ from culvert.config.vpn import Network, Vpn
 from culvert.log import Channel
 from culvert.tls.engine import Scratch
 from culvert.vpn.directory import Directory
+from culvert.vpn.icmp import QUOTED, unreachable
 from culvert.vpn.session import Part, Peer, Session
 from culvert.vpn.tally import IN, OUT, Drop, Tally
 from culvert.vpn.transport import HEADROOM, PACKET_LIMIT, VIRTIO, Transport
-from culvert.vpn.unreachable import QUOTED, unreachable
 from culvert.vpn.virtio import NO_HEADER, PacketError, inspect
 
 BATCH = 32

@@ -19,6 +19,7 @@ from culvert.stream import End
 from culvert.tls.datagram import DatagramEngine
 from culvert.tls.engine import Status
 from culvert.tls.failure import TlsError
+from culvert.vpn import icmp
 from culvert.vpn.datagram import records
 from culvert.vpn.datagram.cutting import CutError, TooLongError, packets
 from culvert.vpn.datagram.delivery import WINDOW, DeliveryError, Incoming, Outgoing
@@ -29,7 +30,7 @@ from culvert.vpn.datagram.passage import Passage
 from culvert.vpn.datagram.records import Piece, Sort
 from culvert.vpn.datagram.repair import PARITY_HEADER, loss, read_loss
 from culvert.vpn.datagram.sealing import Sealer
-from culvert.vpn.datagram.too_long import answer, carry
+from culvert.vpn.datagram.too_long import carry
 from culvert.vpn.datagram.udp import Arrival, Way
 from culvert.vpn.datagram.whereabouts import Whereabouts
 from culvert.vpn.tally import Drop
@@ -456,7 +457,7 @@ class DatagramLink:
             self._sealer.record(record, self.way)
         if refused:
             receiver.dropped(Drop.TOO_LONG, len(refused))
-            told = answer(refused[0][:1500], room - 1 - PARITY_HEADER)
+            told = icmp.too_long(refused[0][:1500], room - 1 - PARITY_HEADER)
             if told is not None:
                 receiver.take_packet(memoryview(told), False)
 

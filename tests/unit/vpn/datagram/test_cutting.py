@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from culvert.vpn.datagram.cutting import CutError, TooLongError, cut, ones_sum
 from culvert.vpn.datagram.joining import Joiner
 from culvert.vpn.datagram.records import RecordError, Sort
-from culvert.vpn.datagram.too_long import answer, fragments
+from culvert.vpn.datagram.too_long import fragments
+from culvert.vpn.icmp import too_long
 from culvert.vpn.transport import HEADROOM, VIRTIO
 from culvert.vpn.virtio import inspect
 
@@ -257,14 +258,14 @@ def test_fragments_make_the_packet_again(size: int, room: int) -> None:
 @settings(max_examples=300)
 def test_any_packet_that_is_too_long_has_an_answer_or_none(packet: bytes, room: int) -> None:
     assert all(len(one) <= room for one in fragments(packet, room))
-    told = answer(packet, room)
+    told = too_long(packet, room)
     assert told is None or len(told) <= 1280
 
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_sender_is_told_what_the_tunnel_carries(version: int) -> None:
     packet = completed(Flow(version).udp(noise(1400)))
-    told = answer(packet, 1300)
+    told = too_long(packet, 1300)
     assert told is not None
     if version == 4:
         assert words(told[:20]) == 0xFFFF

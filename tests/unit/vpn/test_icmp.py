@@ -6,7 +6,7 @@ import ipaddress
 import struct
 
 from culvert.vpn.datagram.cutting import ones_sum
-from culvert.vpn.unreachable import unreachable
+from culvert.vpn.icmp import too_long, unreachable
 
 from .packets import ipv4, tcp
 
@@ -51,3 +51,12 @@ def test_of_an_error_a_group_or_half_a_packet_nothing_is_said() -> None:
     assert unreachable(packet6(1)) is None
     assert unreachable(packet()[:20]) is None
     assert unreachable(b"") is None
+
+
+def test_a_long_ping_that_must_not_be_cut_is_told_of_too() -> None:
+    ping = bytearray(packet(8))
+    assert too_long(bytes(ping), 1300) is None
+    ping[6] = 0x40
+    message = too_long(bytes(ping), 1300)
+    assert message is not None
+    assert message[20:28] == b"\x03\x04" + message[22:24] + struct.pack(">HH", 0, 1300)
