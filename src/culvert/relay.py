@@ -241,7 +241,7 @@ class Relay:
             self._steer()
         if self._tickets_wait and engine.status is Status.OPEN:
             self._tickets_wait -= 1
-        elif pending := engine.output():
+        elif (pending := engine.output()) and engine.may_answer(self._active):
             self._send_to_tls(pending)
         if engine.status:
             self._tls_finished()

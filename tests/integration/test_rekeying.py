@@ -14,6 +14,7 @@ from .harness import PATIENCE, Culvert, LogLines, eventually, require
 from .peers import (
     Peers,
     PlainPeer,
+    TruncatedError,
     background,
     digest,
     pattern,
@@ -65,6 +66,18 @@ def test_renegotiation_while_data_flows(tunnels: Tunnels, role: str) -> None:
     assert digest(receiving.result(PATIENCE)) == digest(down)
     pair.tls.end()
     assert read_all(pair.plain) == b""
+    pair.close()
+
+
+def test_a_client_that_renegotiates_again_and_again_is_cut_off(tunnels: Tunnels) -> None:
+    """Each time costs a server more than the client (CVE-2011-1473)."""
+    pair = tunnels.open("server", "TLSv1.2")
+    with pytest.raises((ConnectionError, TruncatedError)):
+        for _ in range(100):
+            pair.tls.renegotiate()
+            pair.plain.send(b"on")
+            assert read_exactly(pair.tls, 2) == b"on"
+    assert 3 <= pair.tls.engine.total_renegotiations() <= 6
     pair.close()
 
 

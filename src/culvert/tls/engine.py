@@ -50,6 +50,12 @@ def _described(cipher: Any) -> tuple[str, int]:
     return text(lib.SSL_CIPHER_get_name(cipher)) or "unknown", lib.SSL_CIPHER_get_bits(cipher, ffi.NULL)
 
 
+RENEGOTIATION_FLIGHTS = 6
+RENEGOTIATION_PERIOD = 60.0
+"""Most flights of renegotiations in so many seconds, of which each takes two. It costs a server what a
+handshake does, and a client much less: without a bound it would be a weapon (CVE-2011-1473)."""
+
+
 class Scratch:
     """The buffers that every connection of one worker shares, because nothing is kept in them."""
 
@@ -76,6 +82,8 @@ class Engine:
 
     __slots__ = (
         "__weakref__",
+        "_flights",
+        "_flights_since",
         "_incoming",
         "_outgoing",
         "_received",
@@ -101,6 +109,8 @@ class Engine:
         self.status = Status.OPEN
         self.failure: TlsError | None = None
         self.blocked: bytes | None = None
+        self._flights = 0
+        self._flights_since = 0.0
 
     def feed(self, count: int) -> None:
         """Take `count` bytes of ciphertext from `scratch.received`, for `handshake` or `read`."""
@@ -221,6 +231,21 @@ class Engine:
         """How many bytes for the peer now stand in `scratch.transformed`; 0 if there are none."""
         count: int = _BIO_read(self._outgoing, self._transformed, _TRANSFORMED_SIZE)
         return max(count, 0)
+
+    def may_answer(self, now: float) -> bool:
+        """Whether output that reading has made may be sent: below TLS 1.3 it is an alert, or a flight of a
+        renegotiation, and the engine fails where these come without end. `now`: a monotonic clock's seconds.
+        """
+        if lib.SSL_version(self._ssl) == lib.TLS1_3_VERSION:
+            return True
+        if now - self._flights_since > RENEGOTIATION_PERIOD:
+            self._flights, self._flights_since = 0, now
+        self._flights += 1
+        if self._flights <= RENEGOTIATION_FLIGHTS:
+            return True
+        self.status = Status.FAILED
+        self.failure = self.failure or TlsError("the peer renegotiates again and again")
+        return False
 
     def close(self) -> None:
         """Queue a close_notify for the peer (RFC 8446, 6.1); nothing can be encrypted after it."""
