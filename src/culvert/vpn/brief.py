@@ -32,11 +32,10 @@ SAVED = {4: 18, 6: 40}
 _PLAIN = 0x45
 """How an IPv4 packet without options begins."""
 
-# Of a header, what is the same in all packets of a flow: all but lengths, identification and checksum.
-_KEPT4, _KEPT6 = struct.Struct("!H4xI2xQ"), struct.Struct("!I2xH4Q")
 _HEADER4, _HEADER6 = struct.Struct("!HHHIHQ"), struct.Struct("!IHH4Q")
 
 _Kept = tuple[int, ...]
+"""Of a header, what is the same in all packets of a flow: all but length, identification and checksum."""
 
 
 class Headers:
@@ -55,13 +54,19 @@ class Headers:
         To be called with the same packets, in the same order, at both ends.
         """
         if packet[start] == _PLAIN and count >= 20:
-            kept: _Kept = _KEPT4.unpack_from(packet, start)
-            slots, addresses = self._four, kept[2]
-            slot = (kept[1] ^ addresses ^ addresses >> 32) & SLOTS - 1
+            first, length, ident, middle, checksum, addresses = _HEADER4.unpack_from(packet, start)
+            if length != count or checksum != _checksum(first, length, ident, middle, addresses):
+                return -1, False  # no kernel's, and would not come back as it was
+            slots = self._four
+            kept: _Kept = (first, middle, addresses)
+            slot = (middle ^ addresses ^ addresses >> 32) & SLOTS - 1
         elif packet[start] >> 4 == 6 and count >= 40:
-            kept = _KEPT6.unpack_from(packet, start)
+            first, length, middle, *ends = _HEADER6.unpack_from(packet, start)
+            if length != count - 40:
+                return -1, False
             slots = self._six
-            slot = (kept[1] >> 8 ^ kept[3] ^ kept[5]) & SLOTS - 1
+            kept = (first, middle, *ends)
+            slot = (middle >> 8 ^ ends[1] ^ ends[3]) & SLOTS - 1
         else:
             return -1, False
         if slots[slot] == kept:
@@ -80,6 +85,10 @@ class Headers:
             raise FrameError("a brief packet without its identification")
         first, middle, addresses = kept
         length, ident = len(body) + SAVED[4], body[0] << 8 | body[1]
-        # Ones' complement arithmetic (RFC 1071) is arithmetic modulo 0xFFFF, in words of any size.
-        checksum = -(first + length + ident + middle + addresses) % 0xFFFF
+        checksum = _checksum(first, length, ident, middle, addresses)
         return _HEADER4.pack(first, length, ident, middle, checksum, addresses) + body[2:]
+
+
+def _checksum(first: int, length: int, ident: int, middle: int, addresses: int) -> int:
+    """An IPv4 header's: ones' complement (RFC 1071) is arithmetic modulo 0xFFFF, in words of any size."""
+    return -(first + length + ident + middle + addresses) % 0xFFFF

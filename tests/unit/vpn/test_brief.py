@@ -6,7 +6,7 @@ import contextlib
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from culvert.vpn.brief import LIMIT, SAVED, SLOTS, Headers
@@ -78,6 +78,7 @@ PACKETS = st.lists(
 )
 
 
+@example([b"E" + bytes(19)])
 @given(PACKETS)
 def test_every_packet_comes_back_as_it_was(packets: list[bytes]) -> None:
     near, far = Headers(), Cutter()
