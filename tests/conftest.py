@@ -15,7 +15,11 @@ def signals_as_from_a_terminal() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show the figures that tests have measured: `record_property("figure", TEXT)`."""
+    """Show the figures that tests have measured, `record_property("figure", TEXT)`, and why a test that was
+    tried again had failed."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.section(f"tried again: {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             if name == "figure":

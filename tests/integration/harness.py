@@ -222,8 +222,6 @@ class Culvert:
             self.log.wait("Accepting new connections")
         except AssertionError:
             self.kill()
-            self.log.wait_end()
-            self.stdout.wait_end()
             raise
         return self
 
@@ -291,8 +289,7 @@ class Culvert:
     def wait(self, timeout: float = PATIENCE) -> int:
         """Waits for the process to end by itself and gives its exit status."""
         status = self.process.wait(timeout)
-        self.log.wait_end()
-        self.stdout.wait_end()
+        self._close()
         return status
 
     def stop(self, number: signal.Signals = signal.SIGTERM, status: int = 0) -> None:
@@ -322,6 +319,11 @@ class Culvert:
             except ProcessLookupError:
                 continue
         self.process.wait(PATIENCE)
+        self._close()
+
+    def _close(self) -> None:
+        self.log.wait_end()
+        self.stdout.wait_end()
 
     def __enter__(self) -> Culvert:
         return self.start()
