@@ -33,9 +33,10 @@ CLIENTS = 4
 
 @dataclass(frozen=True)
 class Visit:
-    """One connection of a client: its own port, how long it waited, and what it was told."""
+    """One connection of a client: its own port, when it came, how long it waited, and what it was told."""
 
     port: int
+    began: float
     seconds: float
     greeting: str
 
@@ -59,7 +60,7 @@ class Load:
                     greeting = read_all(peer).decode()
                 except OSError as error:
                     greeting = f"failed: {error}"
-                visits.append(Visit(own, time.monotonic() - start, greeting))
+                visits.append(Visit(own, start, time.monotonic() - start, greeting))
             finally:
                 peer.close()
 
@@ -90,14 +91,17 @@ class Load:
         return max(visit.seconds for visits in self.visits for visit in visits)
 
 
-def attempts(daemon: Culvert) -> dict[int, list[str]]:
-    """The addresses that each client, by its port, was sent to, in their order."""
-    accepted = daemon.log.find(r"LOG5\[(\d+)\]: Service \[\w+\] accepted connection from \S+:(\d+)$")
-    ports = {match[1]: int(match[2]) for match in accepted}
-    sent: dict[int, list[str]] = {port: [] for port in ports.values()}
+def attempts(daemon: Culvert, load: Load) -> dict[Visit, list[str]]:
+    """The addresses that each visit was sent to, in their order."""
+    sent: dict[str, list[str]] = {}
+    by_port: dict[int, list[list[str]]] = {}
+    for match in daemon.log.find(r"LOG5\[(\d+)\]: Service \[\w+\] accepted connection from \S+:(\d+)$"):
+        # The kernel gives a port to one connection after the other.
+        by_port.setdefault(int(match[2]), []).append(sent.setdefault(match[1], []))
     for match in daemon.log.find(r"LOG6\[(\d+)\]: s_connect: connecting (\S+)$"):
-        sent[ports[match[1]]].append(match[2])
-    return sent
+        sent[match[1]].append(match[2])
+    visits = sorted((visit for visits in load.visits for visit in visits), key=lambda visit: visit.began)
+    return {visit: by_port[visit.port].pop(0) for visit in visits}
 
 
 @pytest.fixture(scope="module")
@@ -142,15 +146,15 @@ def test_a_backend_that_dies_and_returns_under_load(
         load.await_visits(2, str(dying.port))
     daemon.stop()
     assert load.longest < TIMEOUT + HANDSHAKE
-    sent = attempts(daemon)
+    sent = attempts(daemon, load)
     for visits in load.visits:
         for visit in visits:
-            assert sent[visit.port].count(dying.address) <= 1
+            assert sent[visit].count(dying.address) <= 1
             if visit.greeting not in (str(dying.port), str(living.port)):
                 # It had been connected when the backend died: the one end that nobody can spare it.
-                assert sent[visit.port] == [dying.address]
+                assert sent[visit] == [dying.address]
         # Sent to the dead one, and served by the living one after that.
-        vain = [len(sent[visit.port]) == 2 and visit.greeting == str(living.port) for visit in visits]
+        vain = [len(sent[visit]) == 2 and visit.greeting == str(living.port) for visit in visits]
         assert (True, True) not in itertools.pairwise(vain), "sent to the dead one twice in a row"
     vain_attempts = [port for port, addresses in sent.items() if len(addresses) == 2]
     assert 0 < len(vain_attempts) <= 2 * CLIENTS
