@@ -358,7 +358,8 @@ class Connection:
             return
         status = program.status or 0
         how = f"exited with status {status}" if status >= 0 else f"was ended by signal {-status}"
-        self.log.info(f"Program (PID={program.pid}) {how}")
+        tell = self.log.notice if status > 0 else self.log.info  # what it said of it may be in the tunnel
+        tell(f"Program (PID={program.pid}) {how}")
         if isinstance(self._relay, Relay):
             self._relay.plain_exits()
 

@@ -8,6 +8,7 @@ the new generation's.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -129,7 +130,7 @@ def vpn_files(services: Sequence[Service], chroot: str | None) -> list[object]:
             f'"tun" needs the Python package {network.PACKAGE}, which is not installed',
             vpns[0].where("tun"),
             vpns[0].name,
-            "pip install 'culvert[vpn]'",
+            f"{sys.executable} -m pip install pyroute2",
         )
     return [tuple(Watched.of([service], chroot).contents.items()) for service in vpns]
 

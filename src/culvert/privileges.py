@@ -297,7 +297,7 @@ def resolve(
     """
     gid = None if setgid is None else find_group(setgid, setgid_at)
     if setuid is not None:
-        identity = _user_identity(setuid, gid, setuid_at)
+        identity = user_identity(setuid, gid, setuid_at)
     elif gid is not None:
         identity = Identity(os.geteuid(), gid, (gid,))
     else:
@@ -311,7 +311,10 @@ def resolve(
     return identity
 
 
-def _user_identity(user: str | int, gid: int | None, location: Location | None) -> Identity:
+def user_identity(user: str | int, gid: int | None, location: Location | None) -> Identity:
+    """The identity of a user, with this group or else with its own. Raises ConfigurationError for a name that
+    does not exist, and for a number without a known group.
+    """
     uid = find_user(user, location)
     try:
         entry = pwd.getpwuid(uid) if isinstance(user, int) else pwd.getpwnam(user)

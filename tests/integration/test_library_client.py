@@ -101,7 +101,7 @@ def test_nobody_there_is_a_connect_error(run: Run) -> None:
     async def main() -> None:
         with contextlib.closing(Listener()) as listener:
             port = listener.port
-        with pytest.raises(culvert.ConnectError):
+        with pytest.raises(culvert.ConnectError, match=rf"^127\.0\.0\.1:{port} refused the connection$"):
             await culvert.connect("127.0.0.1", port, verify=False)
 
     run(main)

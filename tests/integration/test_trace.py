@@ -93,7 +93,7 @@ def test_records_are_numbered_without_a_gap(to_server: Ran) -> None:
 
 def test_the_capture_is_its_owners_alone_and_the_user_is_warned(to_server: Ran) -> None:
     assert stat.S_IMODE(to_server.capture.stat().st_mode) == 0o600
-    assert re.search(rf"\[:\] {to_server.capture} will hold the secrets", to_server.said)
+    assert re.search(rf"\[:\] {to_server.capture} holds the secrets", to_server.said)
 
 
 def test_tshark_decrypts_the_capture(to_server: Ran) -> None:

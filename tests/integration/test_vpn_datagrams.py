@@ -237,7 +237,7 @@ def test_a_server_that_comes_back_is_found_again(world: VpnWorld) -> None:
         client.start()
         client.await_log("over DTLS")
     try:
-        client.await_log("takes its leave: the other end stops serving")
+        client.await_log("takes its leave: the other end ends the link")
         seen = len(client.log.lines)
         with Culvert(folder, section, prefix=world.hosts["server"].prefix):
             client.log.wait("over (DTLS|TLS)", since=seen)

@@ -129,7 +129,7 @@ def test_a_reload_that_changes_a_vpn_has_its_peers_come_back_at_once(world: VpnW
         before = vpn_process(server)
         mark = client.log.mark()
         server.reload(world.server_section(SERVER + "tunRoute = 192.168.1.0/24\n"))
-        client.await_log("takes its leave: the other end stops serving", since=mark)
+        client.await_log("takes its leave: the other end ends the link", since=mark)
         client.await_log(MET + r".*behind it: 192\.168\.1\.0/24", since=mark)
         eventually(lambda: before not in server.tree(), "the end of the process")
         assert world.routes("alpha", "cvc0") == {"10.9.0.1", "192.168.1.0/24"}
@@ -330,7 +330,7 @@ def test_a_stop_waits_for_nobody_and_tells_the_peers(world: VpnWorld) -> None:
     with running(server, client):
         mark = client.log.mark()
         server.send_signal(signal.SIGTERM)
-        client.await_log("takes its leave: the other end stops serving", since=mark)
+        client.await_log("takes its leave: the other end ends the link", since=mark)
         server.stop()
         assert not server.log.find("waiting for")
         assert world.addresses("alpha", "cvc0") == {"10.9.0.2"}

@@ -14,7 +14,8 @@ from culvert.config.options import OPTIONS, Availability, Option, Scope
 _TITLES = {
     Scope.GLOBAL: "Options of the daemon, before the first [section]",
     Scope.BOTH: "Options of the daemon and of a service",
-    Scope.SERVICE: "Options of a service (before the first [section]: defaults for all)",
+    Scope.SERVICE: "Options of a service (before the first [section]: defaults for all; what may be repeated "
+    "counts beside a section's own)",
 }
 _PLACES = {
     Scope.GLOBAL: "before the first [section]",
@@ -55,11 +56,14 @@ def _print_lines(console: Console, title: str, options: Iterable[Option]) -> Non
 
 def show_option(option: Option, console: Console) -> None:
     """All that the table says of one option."""
+    stands = _PLACES[option.scope]
+    if option.repeatable and option.scope is Scope.SERVICE:
+        stands = "in a [section], or before the first, where it counts for all of them, beside their own"
     facts = {
         "purpose": option.help,
         "takes": option.form.takes,
         "default": default_text(option) or "none",
-        "stands": _PLACES[option.scope],
+        "stands": stands,
         "repeatable": "yes" if option.repeatable else "no",
         "also named": ", ".join(option.aliases),
         "since": option.since,

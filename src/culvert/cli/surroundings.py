@@ -11,6 +11,7 @@ from pathlib import Path
 
 from culvert import privileges
 from culvert.address import UnixPath
+from culvert.admin.token import read_token
 from culvert.config.model import Configuration, GlobalOptions, Service
 from culvert.errors import ConfigurationError, Diagnostic, Location, Severity
 from culvert.jail import inside
@@ -24,11 +25,13 @@ def examine(configuration: Configuration) -> Iterator[Diagnostic]:
         yield Diagnostic(Severity.ERROR, message, options.locations.get("chroot"))
     else:
         yield from _folders(options, inetd=configuration.inetd)
+        yield from _endpoint(options)
         for service in configuration.services:
             yield from _program(service, options.chroot)
-    yield from _owners(options.setuid, options.setgid, options.locations.get)
+    yield from _identity(options)
     for service in configuration.services:
         if isinstance(service.accept, UnixPath):
+            yield from _socket_folder(service.accept, service.where("accept"), service.name)
             yield from _owners(service.setuid, service.setgid, service.locations.get)
 
 
@@ -45,6 +48,28 @@ def _folders(options: GlobalOptions, *, inetd: bool) -> Iterator[Diagnostic]:
             )
 
 
+def _endpoint(options: GlobalOptions) -> Iterator[Diagnostic]:
+    """Of the admin endpoint, which is opened outside of the jail."""
+    admin = options.admin
+    if admin is None:
+        return
+    if isinstance(admin.address, UnixPath):
+        yield from _socket_folder(admin.address, options.locations.get("admin"))
+    if admin.token_file is not None:
+        try:
+            read_token(admin.token_file, options.locations.get("adminTokenFile"))
+        except ConfigurationError as error:
+            yield from error.diagnostics
+
+
+def _socket_folder(
+    address: UnixPath, where: Location | None, service: str | None = None
+) -> Iterator[Diagnostic]:
+    folder = Path(address.path).parent
+    if not folder.is_dir():
+        yield Diagnostic(Severity.ERROR, f"the folder {folder} does not exist", where, service)
+
+
 def _program(service: Service, chroot: str | None) -> Iterator[Diagnostic]:
     if service.exec is None or "/" not in service.exec:  # a name alone is looked for in PATH
         return
@@ -53,6 +78,17 @@ def _program(service: Service, chroot: str | None) -> Iterator[Diagnostic]:
         return
     fault = "is not executable" if program.exists() else "does not exist"
     yield Diagnostic(Severity.WARNING, f"the program {program} {fault}", service.where("exec"), service.name)
+
+
+def _identity(options: GlobalOptions) -> Iterator[Diagnostic]:
+    """Of what the workers become, which is more than a user's number: its group is needed, too."""
+    if not isinstance(options.setuid, int) or options.setgid is not None:
+        yield from _owners(options.setuid, options.setgid, options.locations.get)
+        return
+    try:
+        privileges.user_identity(options.setuid, None, options.locations.get("setuid"))
+    except ConfigurationError as error:
+        yield from error.diagnostics
 
 
 def _owners(

@@ -20,7 +20,7 @@ from culvert.client.arguments import Arguments, Options
 from culvert.config.model import Service
 from culvert.connection import Connection
 from culvert.conversation import Peer
-from culvert.errors import BackendError, CulvertError, os_reason
+from culvert.errors import BackendError, ConnectError, CulvertError, os_reason
 from culvert.log import Channel
 from culvert.metrics import Counters
 from culvert.negotiate.script import NegotiationError, Side
@@ -160,6 +160,9 @@ class _Opening(Connection):
         except TlsError as error:
             end = End.TLS_FAILED
             raise TlsError("; ".join((error.reason, *self._objections())), error.errors) from None
+        except ConnectError as error:
+            where = ", ".join(map(str, self._shared.config.connect))
+            raise ConnectError(f"{where} {error.cause.value}", error.cause) from None
         except CulvertError as error:
             end = End.NEGOTIATION_FAILED if isinstance(error, NegotiationError) else End.RESET
             raise

@@ -238,7 +238,10 @@ class Hub:
         """Whether the peer may send from the one end to the other; told in the log where it may not."""
         source, destination = ends[: len(ends) // 2], ends[len(ends) // 2 :]
         if session.sources.find(source) is None:
-            text = f"VPN: {session.peer.shown} sent from {_shown(source)}, which is not its address: dropped"
+            text = (
+                f"VPN: {session.peer.shown} sent from {_shown(source)}, which is not its address "
+                "(nor in a tunRoute of its own within tunAccept here): dropped"
+            )
             self._refuse(Drop.SPOOFED.value, text, session.log)
             return False
         if not (self.local.find(destination) or self._between(session, destination)):

@@ -239,7 +239,7 @@ class StreamLink:
 
     def wind_up(self) -> None:
         """Tell the peer the end, and be over."""
-        self.send_message(Kind.BYE, b"the other end stops serving")
+        self.send_message(Kind.BYE, b"the other end ends the link")
         self._engine.close()
         self._push()
         self._finish(End.CLOSED)

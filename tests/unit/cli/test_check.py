@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,8 @@ def test_a_missing_file_is_a_finding(tmp_path: Path) -> None:
         ("chroot = /nonexistent", "The chroot directory /nonexistent does not exist"),
         ("output = /nonexistent/log", "the folder /nonexistent does not exist"),
         ("pid = /nonexistent/pid", "the folder /nonexistent does not exist"),
+        ("admin = /nonexistent/admin", "the folder /nonexistent does not exist"),
+        ("setuid = 54321", "User 54321 is unknown to this system, so its group is unknown too"),
         ("setuid = no-such-user", "There is no user 'no-such-user' on this system"),
         ("setgid = no-such-group", "There is no group 'no-such-group' on this system"),
     ],
@@ -170,6 +173,31 @@ def test_what_a_start_would_miss_is_an_error(tmp_path: Path, cert: Path, option:
     (finding,) = report["findings"]
     assert (status, finding["severity"], finding["line"]) == (1, "error", 1)
     assert finding["message"] == wrong
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [(None, "Cannot read the token in"), (b"", "holds no token")],
+    ids=["missing", "empty"],
+)
+def test_a_token_that_cannot_be_had_is_an_error(
+    tmp_path: Path, cert: Path, content: bytes | None, wrong: str
+) -> None:
+    token = tmp_path / "token"
+    if content is not None:
+        token.write_bytes(content)
+    status, report = check(tmp_path / "bad.conf", f"admin = 1\nadminTokenFile = {token}\n{server(cert)}")
+    (finding,) = report["findings"]
+    assert (status, finding["severity"], finding["line"]) == (1, "error", 2)
+    assert wrong in finding["message"]
+
+
+def test_a_socket_in_no_folder_is_an_error(tmp_path: Path, cert: Path) -> None:
+    text = re.sub("accept = .*", "accept = /nonexistent/socket", server(cert))
+    status, report = check(tmp_path / "bad.conf", text)
+    (finding,) = report["findings"]
+    assert (status, finding["severity"], finding["line"]) == (1, "error", 2)
+    assert finding["message"] == "the folder /nonexistent does not exist"
 
 
 def test_the_folder_of_a_log_is_meant_inside_the_jail(tmp_path: Path, cert: Path) -> None:

@@ -98,7 +98,7 @@ def _default_file() -> str:
 
 def _address(text: str) -> Address:
     try:
-        found: Address = ADMIN.parse(text)
+        found: Address = ADMIN.parse(str(Path(text).absolute()) if "/" in text else text)
     except BadValue as bad:
         raise ConfigurationError.single(f"--admin takes {bad.expected or ADMIN.takes}") from None
     return found

@@ -17,6 +17,7 @@ from culvert.cli.trace.text import lines
 from culvert.errors import ConfigurationError, os_reason
 from culvert.trace import Subscription, TraceEvent
 from culvert.trace.dissection import Dissector, ShownRecord, as_object
+from culvert.trace.events import Secret
 from culvert.trace.pcapng import CaptureWriter
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,19 +50,22 @@ class CaptureFile:
         """Begin the file anew. Raises ConfigurationError."""
         self.path = path
         self.failed = False
+        self._secret = False
         self._writer = CaptureWriter()
         try:
             self._descriptor = _open_capture(path)
         except OSError as error:
             raise ConfigurationError.single(f"Cannot write the capture {path}: {os_reason(error)}") from None
-        say(
-            f"{path} will hold the secrets of these sessions: who has the file can read all that they say",
-            ":",
-        )
         self._put(self._writer.start())
 
     def write(self, event: TraceEvent) -> None:
-        """Add an event. A file that cannot be written any more is given up, and said once."""
+        """Add an event. A file that cannot be written any more is given up, and said once; so is what it
+        means that it holds secrets, when it gets the first one.
+        """
+        if isinstance(event, Secret) and not self._secret:
+            self._secret = True
+            meaning = "who has the file can read all that they say"
+            say(f"{self.path} holds the secrets of these sessions: {meaning}", ":")
         self._put(self._writer.write(event))
 
     def close(self) -> None:

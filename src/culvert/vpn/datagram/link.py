@@ -246,7 +246,7 @@ class DatagramLink:
 
     def wind_up(self) -> None:
         """Tell the peer the end, and be over."""
-        self.send_message(Kind.BYE, b"the other end stops serving")
+        self.send_message(Kind.BYE, b"the other end ends the link")
         self.close()
 
     def release(self) -> None:
