@@ -56,6 +56,9 @@ of later, too."""
 JOIN = b"join"
 """From a worker, by the socket of a TRACE: the stream that comes along will bring what it sees."""
 
+LISTED = 1000
+"""Most connections that are listed at a time."""
+
 IDENT = r"[A-Za-z0-9_-]{0,64}"
 """The form of what the log calls a connection; nothing stands for any."""
 
@@ -107,6 +110,7 @@ class Request:
                 re.fullmatch(IDENT, request.ident) is not None
                 and type(request.level) is type(request.limit) is int
                 and 0 <= request.level <= 7
+                and 0 <= request.limit <= LISTED
                 and isinstance(request.service, str | None)
                 and all(type(one) is bool for one in astuple(wants))
             )

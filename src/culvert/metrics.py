@@ -11,7 +11,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 
-from culvert.tally import BOUNDS, Cell, Tally, write_target
+from culvert.tally import BOUNDS, Cell, Tally, target_key, write_target
 
 _SUM_AT = len(BOUNDS) + 1
 
@@ -115,9 +115,9 @@ class Counters:
         self.row[what + bisect_left(BOUNDS, seconds)] += 1
         self.row[what + _SUM_AT] += int(seconds * 1e6)
 
-    def show_target(self, index: int, addresses: int, usable: int) -> None:
-        """Show how the target of this number fares."""
-        write_target(self.row, index, addresses, usable, time.monotonic_ns())
+    def show_target(self, index: int, address: str, addresses: int, usable: int) -> None:
+        """Show how the target of this number fares, which the configuration calls `address`."""
+        write_target(self.row, index, target_key(address), addresses, usable)
 
     def __str__(self) -> str:
         lists: Iterable[tuple[str, Family]] = (

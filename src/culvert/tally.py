@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import hashlib
 import mmap
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -29,7 +31,11 @@ TARGETS = 40
 """Targets of a service whose state is shown; the first ones, where it has more."""
 
 _TARGET_CELLS = 3
+"""Which one it is (`target_key`), when that was found, and its addresses, of which so many answer. A reload
+may have put another target into its place, and workers of before it go on showing theirs."""
 _TARGETS_AT = 8
+_USABLE = 32
+"""Bits of how many addresses answer; the number of all stands above them."""
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of a histogram's buckets in seconds; one bucket follows for what takes longer."""
 
@@ -199,15 +205,15 @@ class Reading:
         numbers = self.totals[cell : cell + _HISTOGRAM]
         return Histogram(numbers[:-1], numbers[-1] / 1e6)
 
-    def target(self, index: int) -> TargetReading | None:
+    def target(self, index: int, key: int) -> TargetReading | None:
         """What the process knows of a target that has found out last; None where none has tried it."""
         at = _TARGETS_AT + index * _TARGET_CELLS
         if index >= TARGETS:
             return None
-        newest = max(
-            (row[at : at + _TARGET_CELLS] for row in self._rows), key=lambda cells: cells[2], default=()
+        found, state = max(
+            ((row[at + 1], row[at + 2]) for row in self._rows if row[at] == key), default=(0, 0)
         )
-        return TargetReading(newest[0], newest[1]) if newest and newest[2] else None
+        return TargetReading(state >> _USABLE, state & ((1 << _USABLE) - 1)) if found else None
 
 
 class Histogram:
@@ -233,12 +239,19 @@ class TargetReading:
         self.usable = usable
 
 
-def write_target(row: memoryview, index: int, addresses: int, usable: int, now: int) -> None:
-    """Show how a target fares, as found at `now`: a number that grows, the same clock in all processes.
+def target_key(address: str) -> int:
+    """A number for a target, as the configuration writes it; never 0."""
+    return int.from_bytes(hashlib.blake2b(address.encode(), digest_size=7).digest()) + 1
+
+
+def write_target(row: memoryview, index: int, key: int, addresses: int, usable: int) -> None:
+    """Show how a target fares, as found now, by a clock that all processes share.
 
     What a process shows first it has not found out: whatever another one has found is newer than that.
     """
     if index < TARGETS:
         at = _TARGETS_AT + index * _TARGET_CELLS
-        row[at], row[at + 1] = addresses, usable
-        row[at + 2] = now if row[at + 2] else 1
+        known = row[at] == key
+        row[at + 1] = 0  # what stands there meanwhile is nobody's
+        row[at], row[at + 2] = key, addresses << _USABLE | usable
+        row[at + 1] = time.monotonic_ns() if known else 1

@@ -64,7 +64,9 @@ HOSTILE = {
     "another-host": (b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n" + CLOSE, 421),
     "a-host-like-an-address": (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\n" + CLOSE, 421),
     "an-empty-host": (b"GET /healthz HTTP/1.1\r\nHost:\r\n" + CLOSE, 421),
-    "no-path": (b"GET http://localhost/healthz HTTP/1.1\r\nHost: localhost\r\n" + CLOSE, 400),
+    "no-path": (b"GET healthz HTTP/1.1\r\nHost: localhost\r\n" + CLOSE, 400),
+    "a-target-at-another-host": (b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n" + CLOSE, 421),
+    "a-target-without-a-host": (b"GET http:///healthz HTTP/1.1\r\nHost: localhost\r\n" + CLOSE, 400),
     "an-unknown-path": (b"GET /../etc/passwd HTTP/1.1\r\nHost: localhost\r\n" + CLOSE, 404),
     "another-method": (b"DELETE /status HTTP/1.1\r\nHost: localhost\r\n" + CLOSE, 405),
     "a-connect": (b"CONNECT /status HTTP/1.1\r\nHost: localhost\r\n" + CLOSE, 405),
@@ -84,6 +86,7 @@ HOSTILE = {
     "a-length-that-is-none": (GET + b"Content-Length: many\r\n" + CLOSE, 400),
     "an-unknown-coding": (GET + b"Transfer-Encoding: gzip\r\n" + CLOSE, 501),
     "a-bad-query": (b"GET /connections?limit=-1 HTTP/1.1\r\nHost: localhost\r\n" + CLOSE, 400),
+    "a-long-number": (b"GET /connections?limit=000000001999 HTTP/1.1\r\nHost: localhost\r\n" + CLOSE, 400),
     "many-fields": (
         b"GET /connections?" + b"a=1&" * 200 + b" HTTP/1.1\r\nHost: localhost\r\n" + CLOSE,
         400,
@@ -126,12 +129,26 @@ def test_a_head_request_that_is_refused_gets_no_body(opened: Served) -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
+def test_a_target_may_name_its_host(opened: Served) -> None:
+    head = b"GET http://localhost/connections?limit=1 HTTP/1.1\r\nHost: evil.example\r\n"
+    assert status_of(opened.admin.send(head + CLOSE)) == 200
+
+
+def test_silent_connections_give_way(opened: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(opened.address, 10))
+        assert opened.admin.ask("/healthz").status == 200
+
+
 def test_too_many_connections_are_told_so(opened: Served) -> None:
-    silent = [socket.create_connection(opened.address, 10) for _ in range(40)]
+    begun = [socket.create_connection(opened.address, 10) for _ in range(40)]
     try:
+        for sock in begun:
+            sock.sendall(GET)
         assert opened.admin.ask("/healthz").status == 503
     finally:
-        for sock in silent:
+        for sock in begun:
             sock.close()
     eventually(lambda: opened.admin.ask("/healthz").status == 200, "room for a connection")
 
@@ -141,6 +158,14 @@ def test_too_many_requests_are_told_so(opened: Served) -> None:
     assert b"HTTP/1.1 429 Too Many Requests" in answer
     healthy = "the time of many requests to be over"
     eventually(lambda: all(opened.admin.ask("/healthz").status == 200 for _ in range(8)), healthy)
+
+
+def test_strangers_take_nothing_away(guarded: Served) -> None:
+    for _ in range(300):
+        assert status_of(guarded.admin.send(GET + CLOSE)) == 401
+    for _ in range(5):
+        token = f"Authorization: Bearer {TOKEN}\r\n".encode()
+        assert status_of(guarded.admin.send(GET + token + CLOSE)) == 200
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]", "LOCALHOST.:80"])

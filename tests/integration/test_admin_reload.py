@@ -13,7 +13,7 @@ import pytest
 from .admin_client import Admin, status_of
 from .certificates import Certificates
 from .daemon import fixed_ports
-from .echo import echo, echo_service, finish, open_tls, say_tls
+from .echo import EchoServer, echo, echo_service, finish, open_tls, say_tls
 from .harness import PATIENCE, Culvert, eventually
 
 Start = Callable[..., Culvert]
@@ -89,3 +89,28 @@ def test_a_worker_that_only_finishes_does_not_count_as_one_that_accepts(
     assert admin.metric("culvert_workers_accepting") == 1
     finish(peer)
     eventually(lambda: workers() == (1, 1), "the end of the old worker")
+
+
+@processes
+def test_a_target_that_failed_is_not_held_against_its_successor(
+    culvert: Start, certificates: Certificates, tmp_path: Path, workers: int
+) -> None:
+    admin = Admin(tmp_path / "admin")
+    with contextlib.ExitStack() as stack:
+        dead = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        living = stack.enter_context(EchoServer())
+        old, new = (f"connect = 127.0.0.1:{port}" for port in (dead.getsockname()[1], living.port))
+        service = echo_service(certificates, sink=old)
+        daemon = culvert(service, options=f"admin = {admin.at}\n", workers=workers)
+        held = open_tls(daemon.port("echo"), certificates.ca.cert)  # through a worker that will only finish
+        stack.callback(held.close)
+        stack.enter_context(dead.accept()[0])
+        dead.close()
+        for _ in range(max(workers, 1) * 4):
+            open_tls(daemon.port("echo"), certificates.ca.cert).close()
+        eventually(lambda: admin.ask("/readyz").status == 503, "a service that is not ready")
+        change(daemon, old, new)
+        assert admin.post("/reload").status == 200
+        assert admin.ask("/readyz").body == "ready\n"
+        say_tls(daemon.port("echo"), certificates.ca.cert)
+        assert admin.ask("/readyz").body == "ready\n"

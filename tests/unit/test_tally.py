@@ -9,7 +9,7 @@ import pytest
 
 from culvert.ledger import Ledger
 from culvert.metrics import Counters, Event, note
-from culvert.tally import BOUNDS, CELLS, LABELS, OTHER, ROWS, TARGETS, Cell, Names, Tally
+from culvert.tally import BOUNDS, CELLS, LABELS, OTHER, ROWS, TARGETS, Cell, Names, Tally, target_key
 
 
 def child(work: Callable[[], object]) -> int:
@@ -127,23 +127,39 @@ def test_who_found_out_last_is_believed_of_a_target() -> None:
     tally = ledger.tally("s")
 
     def fails(counters: Counters) -> None:
-        counters.show_target(0, 1, 1)
-        counters.show_target(0, 1, 0)
+        counters.show_target(0, "a:1", 1, 1)
+        counters.show_target(0, "a:1", 1, 0)
 
     counted(ledger, tally, fails)
-    counted(ledger, tally, lambda counters: counters.show_target(0, 1, 1))
-    target = ledger.read()["s"].target(0)
+    counted(ledger, tally, lambda counters: counters.show_target(0, "a:1", 1, 1))
+    target = ledger.read()["s"].target(0, target_key("a:1"))
     assert target is not None
     assert (target.addresses, target.usable) == (1, 0)
-    assert ledger.read()["s"].target(1) is None
+    assert ledger.read()["s"].target(1, target_key("a:1")) is None
+
+
+def test_what_was_found_of_another_target_in_its_place_is_not_its_own() -> None:
+    ledger = Ledger()
+    tally = ledger.tally("s")
+
+    def fails(counters: Counters) -> None:
+        counters.show_target(0, "a:1", 1, 1)
+        counters.show_target(0, "a:1", 1, 0)
+
+    counted(ledger, tally, fails)
+    assert ledger.read()["s"].target(0, target_key("b:1")) is None
+    counted(ledger, tally, lambda counters: counters.show_target(0, "b:1", 2, 2))
+    target = ledger.read()["s"].target(0, target_key("b:1"))
+    assert target is not None
+    assert (target.addresses, target.usable) == (2, 2)
 
 
 def test_a_target_beyond_those_that_are_shown_is_not_known() -> None:
     ledger = Ledger()
     ledger.claim()
     counters = Counters(ledger.tally("s"))
-    counters.show_target(TARGETS, 1, 1)
-    assert ledger.read()["s"].target(TARGETS) is None
+    counters.show_target(TARGETS, "a:1", 1, 1)
+    assert ledger.read()["s"].target(TARGETS, target_key("a:1")) is None
     assert counters.accepted == 0
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from culvert.admin.door import Door
 from culvert.admin.exposition import Exposition
 from culvert.admin.http import HttpServer
-from culvert.admin.operations import LISTED, Listing, Operations, Outcome
+from culvert.admin.operations import Listing, Operations, Outcome
 from culvert.admin.overview import STATUS_VERSION, Overview
 from culvert.admin.request import Guard, Refused, Request, Response, Streamed, document
 from culvert.admin.static import PAGE, page
 from culvert.config.values import LEVELS
-from culvert.control import IDENT
+from culvert.control import IDENT, LISTED
 from culvert.log import Channel
 from culvert.trace import Wants
 
@@ -122,7 +122,12 @@ class Endpoint:
     async def _connections(self, request: Request) -> Response:
         query = request.query
         limit = query.get("limit", str(LISTED))
-        if not (limit.isascii() and limit.isdigit() and 0 < int(limit[:9]) <= LISTED):
+        if not (
+            limit.isascii()
+            and limit.isdigit()
+            and len(limit) <= len(str(LISTED))
+            and 0 < int(limit) <= LISTED
+        ):
             raise Refused(HTTPStatus.BAD_REQUEST, f"limit is a number from 1 to {LISTED}")
         found: Listing = await self._operations.connections(int(limit), self._known(query.get("service")))
         return document(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _READ = 4096
 
 _UNPROVEN = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST})
 """Refusals of those who have shown no right to be here: they are not to hold a connection, too."""
+_ABSOLUTE = re.compile(r"(?i:http)://(?P<authority>[^/?#]+)/?(?P<path>.*)")
+"""A target with its host, which then stands in the place of the header's (RFC 9112, 3.2.2)."""
 _EXHAUSTED_PAUSE = 0.25
 _HEADERS = (
     ("Cache-Control", "no-store"),
@@ -183,14 +186,20 @@ class HttpServer:
             self._streaming.add(task)
 
     async def answer(self, request: Request) -> Response | Streamed:
-        """Answer a request, unless there are too many of them."""
+        """Answer a request, unless there are too many of them. Who has shown no right to ask takes nothing
+        away from those who have.
+        """
         now = self._loop.time()
         self._tokens = min(self._tokens + (now - self._counted) * self._bounds.rate, self._bounds.rate)
         self._counted = now
         if self._tokens < 1:
             raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "there are too many requests", ("Retry-After", "1"))
         self._tokens -= 1
-        return await self._handler(request)
+        try:
+            return await self._handler(request)
+        except Refused as refusal:
+            self._tokens += refusal.status in _UNPROVEN
+            raise
 
 
 class _Exchange:
@@ -268,7 +277,10 @@ class _Exchange:
             if event is h11.NEED_DATA:
                 if self._http.they_are_waiting_for_100_continue:
                     await self._write(h11.InformationalResponse(status_code=100, headers=[]))
-                self._http.receive_data(await self._server.loop.sock_recv(self._sock, _READ))
+                silent = head is None and not self._http.trailing_data[0]
+                with self._server.waiting() if silent else contextlib.nullcontext():
+                    data = await self._server.loop.sock_recv(self._sock, _READ)
+                self._http.receive_data(data)
             elif isinstance(event, h11.Request):
                 head = event
                 self._method = event.method.decode("ascii")
@@ -284,9 +296,10 @@ class _Exchange:
                     )
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
-                return Request(
-                    head.method.decode("ascii"), head.target.decode("ascii"), headers, body, self._local
-                )
+                target = head.target.decode("ascii")
+                if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
+                    headers["host"], target = absolute["authority"], f"/{absolute['path']}"
+                return Request(head.method.decode("ascii"), target, headers, body, self._local)
             else:
                 return None
 

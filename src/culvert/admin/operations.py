@@ -18,9 +18,6 @@ from culvert.ledger import Ledger
 from culvert.tally import Cell, Tally
 from culvert.trace import Wants
 
-LISTED = 1000
-"""Most connections that are listed at a time."""
-
 PATIENCE = 3.0
 """Seconds for all workers to answer."""
 

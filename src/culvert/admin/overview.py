@@ -12,7 +12,7 @@ from culvert.ledger import Ledger
 from culvert.log import clean
 from culvert.metrics import LOST
 from culvert.service import Prepared
-from culvert.tally import Cell, Reading
+from culvert.tally import Cell, Reading, target_key
 from culvert.tls.lifetime import Lifetime
 from culvert.version import __version__
 from culvert.vpn.tally import DROPPED, MET, REPLACED, Carrier
@@ -153,7 +153,7 @@ def certificates(prepared: Prepared) -> list[Lifetime]:
 def _service(prepared: Prepared, reading: Reading) -> ServiceView:
     targets = []
     for index, address in enumerate(dict.fromkeys(prepared.targets.addresses)):
-        found = reading.target(index)
+        found = reading.target(index, target_key(str(address)))
         known = (None, None) if found is None else (found.addresses, found.usable)
         targets.append(TargetView(str(address), *known))
     return ServiceView(prepared.config.name, prepared, reading, tuple(targets))

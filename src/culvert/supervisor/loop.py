@@ -36,7 +36,7 @@ from culvert.supervisor.ending import Ending
 from culvert.supervisor.process import Worker, fork_worker, main_channel
 from culvert.supervisor.replacement import Replacement, Replacements
 from culvert.supervisor.requests import Means
-from culvert.supervisor.signals import SignalPipe, hold_back_ends, signal_name
+from culvert.supervisor.signals import ENDS, SignalPipe, hold_back_ends, signal_name
 from culvert.supervisor.timing import LONGEST_WAIT, TIMING, Timing
 from culvert.supervisor.watchdog import Watchdog
 from culvert.supervisor.workforce import Workforce
@@ -110,7 +110,7 @@ class Supervisor:
     def _detach(self, options: GlobalOptions) -> None:
         """Take the place in the system that the options ask for. Raises ConfigurationError and OSError."""
         self._standing.detach(options, self._notifier.introduce)
-        self._signals = SignalPipe(self._actions)
+        self._signals = SignalPipe(self._actions, ENDS)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
         self._standing.write_pid()
 
@@ -192,7 +192,9 @@ class Supervisor:
 
     def _meet_deadlines(self) -> None:
         now = time.monotonic()
-        self._workers.meet_deadlines(now)
+        if self._workers.due <= now:
+            self._reap()  # one that has ended may have been told by a signal that was lost
+        self._workers.meet_deadlines(now, self._timing.stop)
         if self._ending is not None:
             self._ending.meet_deadlines(now)
         for one in self._replacements.take(now):

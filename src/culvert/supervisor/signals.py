@@ -6,11 +6,19 @@ import os
 import signal
 from collections.abc import Iterable
 
+ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+"""What ends the daemon: the first one in good order, the second one at once."""
+
 
 class SignalPipe:
-    """Signals as bytes on a pipe: it holds 65,536 of them, a socket pair is full after some hundred."""
+    """Signals as bytes on a pipe: it holds 65,536 of them, a socket pair is full after some hundred.
 
-    def __init__(self, numbers: Iterable[int]) -> None:
+    Those of one number that wait together are one, as in the kernel, but for the `counted` ones: of those, a
+    second one has a meaning.
+    """
+
+    def __init__(self, numbers: Iterable[int], counted: Iterable[int] = ()) -> None:
+        self._counted = frozenset(counted)
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -21,9 +29,13 @@ class SignalPipe:
     def fileno(self) -> int:
         return self._reader
 
-    def read(self) -> bytes:
-        """The numbers of the signals that arrived, a byte each."""
-        return os.read(self._reader, 4096)
+    def read(self) -> list[int]:
+        """The numbers of the signals that arrived, in their order."""
+        numbers: list[int] = []
+        for number in os.read(self._reader, 4096):
+            if number in self._counted or number not in numbers:
+                numbers.append(number)
+        return numbers
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -37,7 +49,7 @@ def _take_note(number: int, frame: object) -> None:
 
 def hold_back_ends() -> None:
     """Block the signals that end the daemon, which has ended: one that comes now would change its status."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT))
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
 
 
 def signal_name(number: int) -> str:

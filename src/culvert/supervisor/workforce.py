@@ -78,12 +78,14 @@ class Workforce:
         """When the next has to have done what it was told; infinite where nothing is waited for."""
         return min((min(worker.deadline, worker.drained_by) for worker in self), default=math.inf)
 
-    def meet_deadlines(self, now: float) -> None:
-        """Kill those that are past their deadline, and stop those that have drained for long enough."""
+    def meet_deadlines(self, now: float, again: float) -> None:
+        """Kill those that are past their deadline, and stop those that have drained for long enough. One that
+        was killed is looked for `again` after so many seconds.
+        """
         for worker in self:
             if worker.deadline <= now:
                 self._log().error(f"{worker} did not {worker.duty} in time and is killed")
-                worker.deadline = math.inf
+                worker.deadline = now + again
                 os.kill(worker.pid, signal.SIGKILL)
             if worker.drained_by <= now:
                 self._log().notice(f"reloadDrainTimeout exceeded: {worker} is told to stop")

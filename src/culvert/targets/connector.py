@@ -65,12 +65,13 @@ class Connector:
         log: Channel,
         find: Find = endpoints_of,
         *,
-        show: Callable[[int, int, int], None] | None = None,
+        show: Callable[[int, str, int, int], None] | None = None,
     ) -> None:
         """`log` is the service's own, for what no connection is the cause of; `find` looks names up.
 
-        `show` is told, by its number, how many addresses a target has and how many of them are not known to
-        fail. A sole address that fails is then probed as well, or nobody would learn that it answers again.
+        `show` is told, by its number and name, how many addresses a target has and how many of them are not
+        known to fail. A sole address that fails is then probed as well, or nobody would learn that it answers
+        again.
         """
         self.loop = loop
         self.service = service
@@ -250,7 +251,7 @@ class Connector:
             state = (len(target.backends), usable)
             if self._show is not None and self._shown.get(index) != state:
                 self._shown[index] = state
-                self._show(index, *state)
+                self._show(index, str(target.address), *state)
 
     def _others(self, backend: Backend) -> tuple[int, int]:
         others = siblings = 0

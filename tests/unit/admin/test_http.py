@@ -17,6 +17,8 @@ from ..loops import Run
 
 PLACES = 2
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+BODY = b"yes"
+BEGUN = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
 
 
 class Client:
@@ -94,10 +96,20 @@ def test_who_is_in_the_middle_of_a_request_stays(run: Run) -> None:
         async with serving() as connect:
             first, second = await connect(), await connect()
             for one in (first, second):
-                one.writer.write(REQUEST[:-2])
-                await one.writer.drain()
+                one.writer.write(BEGUN)
+                assert await one.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 \r\n\r\n"
             assert await (await connect()).ask(b"") == 503
             for one in (first, second):
-                assert await one.ask(REQUEST[-2:]) == 200
+                assert await one.ask(BODY) == 200
+
+    run(main())
+
+
+def test_who_says_nothing_gives_way(run: Run) -> None:
+    async def main() -> None:
+        async with serving() as connect:
+            first, _ = await connect(), await connect()
+            assert await (await connect()).ask() == 200
+            assert await first.reader.read() == b""
 
     run(main())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,3 +95,20 @@ def test_a_worker_leaves_sigterm_to_the_supervisor(daemon: Daemon) -> None:
     running.expect("was killed by SIGKILL")
     running.expect(r"\[g1w0\]: pid")
     assert running.stop() == ExitStatus.OK
+
+
+_PIPE = """
+import os, signal
+from culvert.supervisor.signals import SignalPipe
+pipe = SignalPipe([signal.SIGUSR1, signal.SIGTERM], [signal.SIGTERM])
+for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
+    os.kill(os.getpid(), number)
+print(pipe.read() == [signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM])
+"""
+
+
+def test_those_that_wait_together_are_one_but_for_those_that_count() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _PIPE], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert done.stdout == "True\n"

@@ -9,6 +9,7 @@ import socket
 import sys
 import termios
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from culvert.cli.console import open_console
@@ -176,7 +177,7 @@ class _Display:
         self._sampler.interval = min(max(self._sampler.interval * factor, _FASTEST), _SLOWEST)
         self._sampler.hasten()
 
-    def _take_signals(self, numbers: bytes) -> None:
+    def _take_signals(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             if number in _ENDS:
                 self._status = 128 + number
