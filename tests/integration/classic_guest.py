@@ -72,8 +72,8 @@ def _proof(networks: Networks) -> dict[str, Any]:
 def _answered(host: Host, address: str, size: int = 56) -> bool:
     """Whether most pings come back, at one attempt of three.
 
-    Some are lost now and then, with either program: a terminal holds 4 kB, and who is kept from reading it by a
-    busy machine loses what comes then.
+    Some are lost now and then, with either program: a terminal holds 4 kB, and who is kept from reading it by
+    a busy machine loses what comes then.
     """
     for _ in range(3):
         with contextlib.suppress(HostError):  # none came back
