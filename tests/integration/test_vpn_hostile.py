@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -218,6 +220,40 @@ def test_a_reason_cannot_forge_a_line_of_the_log(world: Hostile) -> None:
     line = world.daemon.await_log("takes its leave: so long.*forged", since=mark).string
     assert "\x1b" not in line
     assert len(line) < 500
+
+
+def test_what_comes_behind_the_end_is_nobody_s(world: Hostile) -> None:
+    mark = world.daemon.log.mark()
+    for message in (frame(BYE, b"again"), hello(fixed=True, own=["1.2.3.4"])):
+        peer = world.dial()
+        peer.send(hello() * (message[0] == BYE) + message * 100)
+        world.rest(peer)
+    world.daemon.await_log("is refused", since=mark)
+    assert len(world.daemon.log.find("takes its leave: again", since=mark)) == 1
+    assert len(world.daemon.log.find("is refused", since=mark)) == 1
+
+
+def test_one_that_reads_nothing_keeps_nobody_else_out(tmp_path: Path) -> None:
+    world = Hostile(tmp_path)
+    try:
+        world.daemon = world.server("tunAddress = 10.9.0.1/24\ntunPool = 10.9.0.0/24\n")
+        with world.daemon:
+            deaf = world.dial()
+            deaf.send(hello())
+            yours = world.answer(deaf)["yours"]
+            assert isinstance(yours, list)
+            with world.hosts["server"].entered():
+                sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            with sender:
+                for _ in range(20_000):  # to it, who takes nothing
+                    with contextlib.suppress(BlockingIOError, ConnectionError):
+                        sender.sendto(bytes(1000), (yours[0], 9))
+            with world.client("alpha") as good:
+                good.await_log("VPN: this end has")
+                eventually(lambda: world.pings("alpha", "10.9.0.1"), "a way for another client")
+            deaf.close()
+    finally:
+        world.close()
 
 
 def test_a_peer_is_asked_no_more_than_it_reads(world: Hostile) -> None:

@@ -15,7 +15,7 @@ its end. A peer that puts several records into each of its datagrams would let w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from culvert.tls._openssl import ffi, lib
@@ -43,6 +43,7 @@ _SETTLE_LIMIT = 1024
 _RECORD_MOST = _PLAINTEXT + 512
 """Longest record: its header, and what encryption adds (RFC 6347, 4.1.1.1)."""
 
+_NOTHING_LEFT = (0, 0)
 _BIO_read, _BIO_write = lib.BIO_read, lib.BIO_write
 _SSL_read, _SSL_write = lib.SSL_read, lib.SSL_write
 
@@ -94,23 +95,29 @@ class DatagramEngine(Engine):
         length: int = _BIO_read(self._outgoing, self._sealed + at, _RECORD_MOST)
         return length
 
-    def seal_run(self, cuts: Iterable[tuple[int, int]], at: int, ahead: bytes) -> tuple[int, int]:
+    def seal_run(self, cuts: Iterator[tuple[int, int]], at: int, ahead: bytes) -> tuple[int, int, bool]:
         """Make a record of each piece of `scratch.received`, given as its start and its length, one behind
         the other from `at` of `sealed` on, each with `ahead` in front; all but the last are of one length.
+        As many as there is room for: the others are left in `cuts`.
 
-        Returns where they end, and how long the first is with what stands in front; (0, 0) as `seal` does.
+        Returns where they end, how long the first is with what stands in front, and whether some may be left.
+        That length is 0 where there is none, be it for a failure: see `status`.
         """
         ssl, source, target, outgoing = self._ssl, self._received, self._sealed, self._outgoing
         buffer, skip, begin, size = self._sealed_buffer, len(ahead), at, 0
-        for start, count in cuts:
+        last = len(buffer) - skip - _RECORD_MOST
+        while at <= last:
+            start, count = next(cuts, _NOTHING_LEFT)
+            if not count:
+                return at, size, False
             if _SSL_write(ssl, source + start, count) != count:
                 self._failed("cannot write a record")
-                return 0, 0
+                return begin, 0, False
             if skip:
                 buffer[at : at + skip] = ahead
             at += skip + _BIO_read(outgoing, target + (at + skip), _RECORD_MOST)
             size = size or at - begin
-        return at, size
+        return at, size, True
 
     def seal_bytes(self, data: bytes, at: int) -> int:
         """As `seal`, of data that stands by itself."""

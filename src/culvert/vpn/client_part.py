@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from culvert.config.vpn import Interface, IpAddress, Network, Vpn
+from culvert.config.vpn_values import LOWEST_MTU_6
 from culvert.log import Channel
 from culvert.vpn.claims import Claims, listed, refusals, within
 from culvert.vpn.directory import host
@@ -76,12 +77,17 @@ class ClientPart:
             own = self._choose(hello.own, config.peers, refused)
             yours = [one.ip for one in config.addresses] or self._choose(hello.yours, (), refused)
             ways, nearby = self._ways(session), self._nearby(session)
+            if hello.mtu < LOWEST_MTU_6 and any(one.version == 6 for one in (*own, *yours)):
+                raise MeetingError(
+                    f"the server takes {hello.mtu} bytes at most, and IPv6 needs {LOWEST_MTU_6}"
+                )
             for address in own:
                 named = address in config.peers or within(host(address), config.accept)
                 _hold("the server has", address, ways, *(() if named else nearby))
             if not config.addresses:
                 for address in yours:
                     _hold("the server gives this end", address, ways, *nearby)
+                self._set_mtu(session, hello)
                 self._set_addresses(tuple(ipaddress.ip_interface(address) for address in yours))
             self._set_mtu(session, hello)
             for address in own:
@@ -140,8 +146,8 @@ class ClientPart:
     def _set_addresses(self, wanted: tuple[Interface, ...]) -> None:
         # The new ones first: with its last address an interface loses its routes of IPv4.
         for address in wanted:
+            self._setup.add_address(address)  # also one that is known: the interface may have lost it
             if address not in self._addresses:
-                self._setup.add_address(address)
                 self._addresses = (*self._addresses, address)
         for address in set(self._addresses) - set(wanted):
             self._setup.remove_address(address)
@@ -222,8 +228,8 @@ class ClientPart:
 
     def _route(self, network: Network) -> None:
         linked = tuple(address.network for address in self._config.addresses)
-        if network not in self._routes and not within(network, linked):
-            self._setup.add_route(network)
+        if not within(network, linked):
+            self._setup.add_route(network)  # also one that is known, likewise
             self._routes.add(network)
 
     def _withdraw(self, log: Channel, networks: Iterable[Network]) -> None:

@@ -99,6 +99,8 @@ class Hub:
         """The session over a new link, whose transport's receiver it is to be; then `Session.begin` it."""
         session = Session(part, transport, peer, log, self)
         self.sessions.add(session)
+        if self._fd >= 0:  # the others' packets do not wait for one who takes none
+            self._read(wanted=True)
         return session
 
     def met(self, session: Session) -> None:

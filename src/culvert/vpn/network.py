@@ -80,6 +80,7 @@ class Routing:
         self._parse: Any = messages.marshal.MarshalRtnl().parse
         self._name = name
         self._index = socket.if_nametoindex(name)
+        self._routed: set[Network] = set()
         self._sequence = 0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.bind((0, 0))
@@ -97,26 +98,32 @@ class Routing:
         self._ask(f"bring up {self._name} with an MTU of {mtu}", message, _NEWLINK, _ACK)
 
     def add_address(self, address: Interface) -> None:
-        """Give the interface an address, which no other interface may have."""
+        """Give the interface an address, which no other interface may have; it may have it already."""
         self._check_free(address.ip)
-        self._address(f"set the address {address} on {self._name}", address, _NEWADDR, _CREATE | _EXCLUSIVE)
+        what = f"set the address {address} on {self._name}"
+        self._address(what, address, _NEWADDR, _CREATE | _EXCLUSIVE, errno.EEXIST)
 
     def remove_address(self, address: Interface) -> None:
-        """Take an address away."""
-        self._address(f"remove the address {address} from {self._name}", address, _DELADDR, 0)
+        """Take an address away; somebody may have done so already."""
+        what = f"remove the address {address} from {self._name}"
+        self._address(what, address, _DELADDR, 0, errno.EADDRNOTAVAIL)
 
     def add_route(self, network: Network) -> None:
         """Route a network to the interface.
 
-        The default route goes as its two halves: they win over the one that there is, and leave it alone.
+        The default route goes as its two halves: they win over the one that there is, and leave it alone. One
+        that was set before is set again where it has gone, as with an interface that was down for a moment.
         """
+        fine = errno.EEXIST if network in self._routed else 0
         for part in _parts(network):
-            self._route(f"route {part} to {self._name}", part, _NEWROUTE, _CREATE | _EXCLUSIVE)
+            self._route(f"route {part} to {self._name}", part, _NEWROUTE, _CREATE | _EXCLUSIVE, fine)
+        self._routed.add(network)
 
     def remove_route(self, network: Network) -> None:
-        """Take a route away."""
+        """Take a route away; it may have gone with its address."""
+        self._routed.discard(network)
         for part in _parts(network):
-            self._route(f"remove the route {part} to {self._name}", part, _DELROUTE, 0)
+            self._route(f"remove the route {part} to {self._name}", part, _DELROUTE, 0, errno.ESRCH)
 
     def neighbourhood(self) -> list[tuple[Network, str]]:
         """The addresses of all other interfaces, and the networks that they are in, each with who has it."""
@@ -148,7 +155,8 @@ class Routing:
 
     def _check_free(self, address: IpAddress) -> None:
         for found in self._addresses():
-            if address == (_attribute(found, "IFA_LOCAL") or _attribute(found, "IFA_ADDRESS")):
+            taken = _attribute(found, "IFA_LOCAL") or _attribute(found, "IFA_ADDRESS")
+            if address == taken and found["index"] != self._index:
                 holder = _interface_name(found["index"])
                 raise NetworkError(
                     f"Cannot set the address {address} on {self._name}: {holder} has it already"
@@ -157,7 +165,7 @@ class Routing:
     def _addresses(self) -> list[Any]:
         return self._ask("read the addresses of this machine", self._address_message(), _GETADDR, _DUMP)
 
-    def _address(self, what: str, address: Interface, kind: int, flags: int) -> None:
+    def _address(self, what: str, address: Interface, kind: int, flags: int, fine: int) -> None:
         message = self._address_message()
         message["index"], message["prefixlen"] = self._index, address.network.prefixlen
         message["family"] = _family(address.version)
@@ -166,18 +174,20 @@ class Routing:
             ("IFA_ADDRESS", str(address.ip)),
             ("IFA_FLAGS", _NO_DAD),
         ]
-        self._ask(what, message, kind, _ACK | flags)
+        self._ask(what, message, kind, _ACK | flags, fine)
 
-    def _route(self, what: str, network: Network, kind: int, flags: int) -> None:
+    def _route(self, what: str, network: Network, kind: int, flags: int, fine: int) -> None:
         message = self._route_message()
         message["family"], message["dst_len"] = _family(network.version), network.prefixlen
         message["table"], message["proto"], message["type"] = _MAIN_TABLE, _PROTOCOL_STATIC, _UNICAST
         message["scope"] = _SCOPE_LINK if network.version == 4 else _SCOPE_UNIVERSE
         message["attrs"] = [("RTA_DST", str(network.network_address)), ("RTA_OIF", self._index)]
-        self._ask(what, message, kind, _ACK | flags)
+        self._ask(what, message, kind, _ACK | flags, fine)
 
-    def _ask(self, what: str, message: Any, kind: int, flags: int) -> list[Any]:
-        """Send a request and read its answer to the end."""
+    def _ask(self, what: str, message: Any, kind: int, flags: int, fine: int = 0) -> list[Any]:
+        """Send a request and read its answer to the end. The error `fine` is none: what was asked for is so
+        already.
+        """
         self._sequence += 1
         message["header"] = {
             "type": kind,
@@ -191,6 +201,8 @@ class Routing:
             return list(self._answers())
         except OSError as error:
             number = error.errno or 0
+            if fine and number == fine:
+                return []
             reason = _REASONS.get(number) or os.strerror(number)
             raise NetworkError(f"Cannot {what}: {reason}") from None
 

@@ -106,6 +106,18 @@ def test_what_is_older_than_the_window_is_dropped(authority: Authority) -> None:
     assert opened.server.unseal(late) == b""
 
 
+def test_a_run_of_many_small_records_ends_where_the_room_does(authority: Authority) -> None:
+    opened = open_pair(authority)
+    opened.client.buffers.scratch.received[:60] = bytes(60)
+    left, engine, room = iter([(0, 60)] * 4000), opened.client.open, len(opened.client.buffers.sealed)
+    sealed, more = 0, True
+    while more:
+        end, size, more = engine.seal_run(left, 0, b"1234")
+        assert end <= room
+        sealed += end // size if size else 0
+    assert (sealed, engine.status) == (4000, Status.OPEN)
+
+
 @pytest.mark.parametrize("at", [0, 3, 12, 13, 30, -1])
 def test_a_record_that_was_tampered_with_is_dropped_without_an_answer(authority: Authority, at: int) -> None:
     opened = open_pair(authority)

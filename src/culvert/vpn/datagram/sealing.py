@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from culvert.tls.datagram import HANDSHAKE_MOST, DatagramEngine
+from culvert.tls.engine import Status
 from culvert.vpn.datagram.cutting import TooLongError, cut
 from culvert.vpn.datagram.repair import PARITY_HEADER, SMALLEST, Protector
 from culvert.vpn.datagram.udp import Way
@@ -113,16 +114,21 @@ class Sealer:
         return True
 
     def _run(self, cuts: Iterable[tuple[int, int]], way: Way) -> None:
-        """Seal segments of one length in one go."""
-        if not self._outbox.flush():
-            self._port.wait()
-            return
-        end, size = self._engine.seal_run(cuts, self._outbox.place(way), self.ahead)
-        if not size:
-            self._failed()
-            return
-        self._outbox.add_run(end, size)
-        self.records += end // size + 1
+        """Seal segments of one length in one go, or in several where they are many and small."""
+        left = iter(cuts)
+        while True:
+            if not self._outbox.flush():
+                self._port.wait()
+                return
+            end, size, more = self._engine.seal_run(left, self._outbox.place(way), self.ahead)
+            if not size:
+                if self._engine.status is Status.FAILED:
+                    self._failed()
+                return
+            self._outbox.add_run(end, size)
+            self.records += end // size + 1
+            if not more:
+                return
 
     def _protected(self, start: int, count: int, way: Way, *, offloaded: bool) -> None:
         """Seal a packet with parities among its records."""
