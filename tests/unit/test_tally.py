@@ -122,13 +122,15 @@ def test_durations_fall_into_their_buckets() -> None:
     assert histogram.seconds == pytest.approx(3600.0035)
 
 
+def fails(counters: Counters) -> None:
+    """Find that a target has one address, which does not answer."""
+    counters.show_target(0, "a:1", 1, 1)
+    counters.show_target(0, "a:1", 1, 0)
+
+
 def test_who_found_out_last_is_believed_of_a_target() -> None:
     ledger = Ledger()
     tally = ledger.tally("s")
-
-    def fails(counters: Counters) -> None:
-        counters.show_target(0, "a:1", 1, 1)
-        counters.show_target(0, "a:1", 1, 0)
 
     counted(ledger, tally, fails)
     counted(ledger, tally, lambda counters: counters.show_target(0, "a:1", 1, 1))
@@ -141,10 +143,6 @@ def test_who_found_out_last_is_believed_of_a_target() -> None:
 def test_what_was_found_of_another_target_in_its_place_is_not_its_own() -> None:
     ledger = Ledger()
     tally = ledger.tally("s")
-
-    def fails(counters: Counters) -> None:
-        counters.show_target(0, "a:1", 1, 1)
-        counters.show_target(0, "a:1", 1, 0)
 
     counted(ledger, tally, fails)
     assert ledger.read()["s"].target(0, target_key("b:1")) is None

@@ -84,12 +84,10 @@ class ClientPart:
             for address in own:
                 named = address in config.peers or within(host(address), config.accept)
                 _hold("the server has", address, ways, *(() if named else nearby))
-            if not config.addresses:
-                for address in yours:
-                    _hold("the server gives this end", address, ways, *nearby)
-                self._set_mtu(session, hello)
-                self._set_addresses(tuple(ipaddress.ip_interface(address) for address in yours))
+            for address in () if config.addresses else yours:
+                _hold("the server gives this end", address, ways, *nearby)
             self._set_mtu(session, hello)
+            self._set_addresses(config.addresses or tuple(map(ipaddress.ip_interface, yours)))
             for address in own:
                 self._route(host(address))
         except NetworkError as error:

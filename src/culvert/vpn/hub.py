@@ -91,16 +91,14 @@ class Hub:
 
     def close(self) -> None:
         """Let go of the interface; the descriptor is the caller's."""
-        if self._fd >= 0:
-            self._read(wanted=False)
-            self._fd = -1
+        self._read(wanted=False)
+        self._fd = -1
 
     def session(self, part: Part, transport: Transport, peer: Peer, log: Channel) -> Session:
         """The session over a new link, whose transport's receiver it is to be; then `Session.begin` it."""
         session = Session(part, transport, peer, log, self)
         self.sessions.add(session)
-        if self._fd >= 0:  # the others' packets do not wait for one who takes none
-            self._read(wanted=True)
+        self._read(wanted=True)  # the others' packets do not wait for one who takes none
         return session
 
     def met(self, session: Session) -> None:
@@ -135,7 +133,7 @@ class Hub:
     # --- from the interface ---
 
     def _read(self, *, wanted: bool) -> None:
-        if wanted != self._reading:
+        if self._fd >= 0 and wanted != self._reading:
             self._reading = wanted
             if wanted:
                 self._loop.add_reader(self._fd, self.pump)
@@ -143,8 +141,7 @@ class Hub:
                 self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
-        if self._fd >= 0:
-            self._read(wanted=True)
+        self._read(wanted=True)
         self.on_resume()
 
     def pump(self) -> None:

@@ -278,7 +278,7 @@ class StreamLink:
         """Hand on the first record at once, and what the interface has to answer: somebody waits for it."""
         engine = self._engine
         plaintext = engine.first(count)
-        if plaintext and not self._closing:
+        if plaintext:
             try:
                 packet = self._cutter.alone(self._transformed[:plaintext])
                 if packet is not None:
@@ -296,7 +296,7 @@ class StreamLink:
     def _take(self, plaintext: int) -> None:
         """Hand on what was decrypted, then see to what else reading made of the engine."""
         engine = self._engine
-        if plaintext and not self._closing and not self._cut(plaintext):
+        if plaintext and not self._cut(plaintext):
             return
         if engine.blocked is not None:
             engine.resume()
@@ -313,17 +313,19 @@ class StreamLink:
             self._peer_closed()
 
     def _cut(self, plaintext: int) -> bool:
-        """Hand on the messages in it; False where the link is over. What comes behind its end is nobody's."""
+        """Hand on the messages in it; False where the link is over. Packets that were under way when it was to
+        end are delivered yet; nothing else is heard any more.
+        """
         self._records += 1 + (plaintext >> 14)
         receiver = self._receiver
         try:
             for kind, body in self._cutter.feed(self._transformed[:plaintext]):
-                if self._closing or self._done.done():
-                    return not self._done.done()
+                if self._done.done():
+                    return False
                 if kind >= _PACKET:
                     self.sent_to_plain += len(body)
                     receiver.take_packet(body, kind == _OFFLOADED)
-                else:
+                elif not self._closing:
                     receiver.take_message(kind, body.tobytes())
         except FrameError as error:
             self._break_off(error)
