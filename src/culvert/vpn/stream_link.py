@@ -313,8 +313,9 @@ class StreamLink:
             self._peer_closed()
 
     def _cut(self, plaintext: int) -> bool:
-        """Hand on the messages in it; False where the link is over. Packets that were under way when it was to
-        end are delivered yet; nothing else is heard any more.
+        """Hand on the messages in it; False where the link is over.
+
+        Packets that were under way when it was to end are delivered yet; nothing else is heard any more.
         """
         self._records += 1 + (plaintext >> 14)
         receiver = self._receiver
