@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -396,3 +397,21 @@ def test_a_session_of_an_earlier_generation_is_no_obstacle(
     echo(peer)
     finish(peer)
     daemon.await_log("new session negotiated", since=mark)
+
+
+_DEAF = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_worker_whose_end_no_signal_told_is_replaced(
+    culvert: Callable[..., Culvert], certificates: Certificates
+) -> None:
+    daemon = culvert(echo_service(certificates), prefix=[sys.executable, "-c", _DEAF], workers=1)
+    mark = daemon.log.mark()
+    (worker,) = children(daemon.pid)
+    os.kill(worker, signal.SIGKILL)
+    daemon.await_log(rf"Worker 0 \(pid {worker}\) was killed by SIGKILL", since=mark)
+    say_tls(daemon.port("echo"), certificates.ca.cert)
